@@ -1,0 +1,95 @@
+"""Every setting of tokentide: one frozen object, read once from ``TOKENTIDE_*``."""
+
+import difflib
+import os
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from schemas.errors import ConfigurationError
+
+PREFIX = "TOKENTIDE_"
+
+
+class Settings(BaseSettings):
+    """Settings with their defaults: those of one machine.
+
+    The docstring under each field is its help text in ``tokentide settings``.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, use_attribute_docstrings=True, extra="forbid"
+    )
+
+    kafka_bootstrap_servers: str = "127.0.0.1:9092"
+    """Kafka brokers, host:port, separated by commas."""
+    consumer_group: str = Field(default="tokentide-store-usage", min_length=1)
+    """Consumer group of the workers. A new name reads the usage topic from its beginning."""
+    usage_partitions: int = Field(default=4, ge=1, le=1000)
+    """Partitions of the usage topic when `tokentide topics` creates it; also the most workers that can share it."""
+    replication_factor: int = Field(default=1, ge=1, le=9)
+    """Replicas of each topic that `tokentide topics` creates. More survive the loss of a broker."""
+
+    clickhouse_host: str = "127.0.0.1"
+    """Host of ClickHouse's HTTP interface."""
+    clickhouse_port: int = Field(default=8123, ge=1, le=65535)
+    """Port of ClickHouse's HTTP interface."""
+    clickhouse_secure: bool = False
+    """Use HTTPS to ClickHouse."""
+    clickhouse_database: str = Field(default="tokentide", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    """Database of the tables and views."""
+    clickhouse_user: str = "writer"
+    """User of the workers and of `tokentide migrate`."""
+    clickhouse_password: SecretStr = SecretStr("writer-local")
+    """Password of the writer."""
+    clickhouse_reader_user: str = "reader"
+    """User of `tokentide query`, `shares` and `status`: queries only."""
+    clickhouse_reader_password: SecretStr = SecretStr("")
+    """Password of the reader."""
+    clickhouse_connect_timeout_seconds: float = Field(default=5.0, gt=0)
+    """Longest wait for a connection to ClickHouse."""
+    clickhouse_request_timeout_seconds: float = Field(default=60.0, gt=0)
+    """Longest wait for ClickHouse's answer to one request. A hung insert is repeated after it."""
+
+    batch_rows_max: int = Field(default=50_000, ge=1, le=1_000_000)
+    """Rows in one insert. Larger inserts cost less per row and take more memory."""
+    batch_wait_seconds: float = Field(default=1.0, gt=0, le=60)
+    """Longest wait for a full batch: the floor of freshness at low traffic."""
+    fetch_bytes_max: int = Field(default=4 << 20, ge=1 << 16, le=64 << 20)
+    """Compressed bytes of one fetch from one partition. Bounds what a stopped partition keeps in memory."""
+    retry_wait_seconds_max: float = Field(default=15.0, gt=0)
+    """Longest pause between two tries while ClickHouse is away. Pauses double from 0.25 s up to it."""
+
+    worker_host: str = "127.0.0.1"
+    """Address on which the worker serves /livez, /readyz and /metrics."""
+    worker_port: int = Field(default=6066, ge=1, le=65535)
+    """Port on which the worker serves /livez, /readyz and /metrics."""
+    stall_seconds: float = Field(default=30.0, gt=0)
+    """/readyz turns red when there is lag and nothing has landed for this long."""
+    log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
+    """Lowest level of log lines: debug, info, warning or error."""
+    data_dir: Path = Path(".tokentide")
+    """Directory of the local stack: broker and engine data, logs, stack.json."""
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read the environment.
+
+        Raises:
+            ConfigurationError: For an unknown ``TOKENTIDE_`` name or a value out of range, in one
+                line that names the setting.
+        """
+        known = {PREFIX + name.upper() for name in cls.model_fields}
+        for name in os.environ:
+            if name.startswith(PREFIX) and name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean {close[0]}?" if close else "see: tokentide settings"
+                raise ConfigurationError(f"unknown setting {name}: {hint}")
+        try:
+            return cls()
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = PREFIX + str(first["loc"][0]).upper()
+            raise ConfigurationError(f"setting {name}: {first['msg'].lower()}") from None
