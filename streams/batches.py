@@ -1,0 +1,154 @@
+"""Batches: contiguous offset ranges of one partition, cut by rows, bytes or time."""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from faust.types import TP
+
+from streams.record_batches import RecordBatch
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Records of one partition at the offsets ``[first_offset, next_offset)``."""
+
+    tp: TP
+    record_batches: tuple[RecordBatch, ...]
+
+    @property
+    def first_offset(self) -> int:
+        """Where the range begins."""
+        return self.record_batches[0].first_offset
+
+    @property
+    def next_offset(self) -> int:
+        """Where the next range begins."""
+        return self.record_batches[-1].next_offset
+
+    @property
+    def count(self) -> int:
+        """Number of records, at least 0."""
+        return sum(each.count for each in self.record_batches)
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Offsets that the broker no longer has: retention removed them while nobody read."""
+
+    first_offset: int
+    next_offset: int
+
+
+class RangeCutter:
+    """Joins the record batches of one partition and cuts them into ranges.
+
+    Cuts fall between Kafka's own record batches, so that a range that was declared can be rebuilt
+    exactly. A range is due when it holds ``rows_max`` records or ``bytes_max`` bytes, or when its
+    first record has waited ``wait_ms``; one record batch alone may exceed the limits.
+
+    Args:
+        declared_next_offset: End of a range that an earlier owner declared: it is the first one
+            cut, whatever the limits.
+        next_offset: Where the next record batch must begin, if known.
+    """
+
+    def __init__(
+        self,
+        tp: TP,
+        *,
+        rows_max: int,
+        bytes_max: int,
+        wait_ms: int,
+        next_offset: int | None = None,
+        declared_next_offset: int | None = None,
+    ) -> None:
+        self._tp = tp
+        self._rows_max = rows_max
+        self._bytes_max = bytes_max
+        self._wait_ms = wait_ms
+        self._declared = declared_next_offset
+        self._next_offset = next_offset
+        self._waiting: deque[RecordBatch] = deque()
+        self._since_ms = 0
+        self.rows = 0
+        self.bytes = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a range is due by its size: fetching more would only fill memory."""
+        if self._declared is not None:
+            return False  # Needed whole, and an earlier owner's limits bound it.
+        return self.rows >= self._rows_max or self.bytes >= self._bytes_max
+
+    def add(self, record_batches: Iterable[RecordBatch], now_ms: int) -> list[Gap]:
+        """Take record batches in; return the offsets that are missing before them.
+
+        What was taken before is passed over: a seek back to the committed offset repeats it.
+        """
+        gaps: list[Gap] = []
+        for each in record_batches:
+            if self._next_offset is not None:
+                if each.next_offset <= self._next_offset:
+                    continue
+                if each.first_offset < self._next_offset:
+                    each = each.split_at(self._next_offset)[1]
+                elif each.first_offset > self._next_offset:
+                    gaps.append(Gap(self._next_offset, each.first_offset))
+            if not self._waiting:
+                self._since_ms = now_ms
+            self._append(each)
+        return gaps
+
+    def _append(self, record_batch: RecordBatch) -> None:
+        self._waiting.append(record_batch)
+        self._next_offset = record_batch.next_offset
+        self.rows += record_batch.count
+        self.bytes += len(record_batch.joined)
+
+    def due_ms(self) -> int | None:
+        """Return when the range in hand is due by time, or ``None`` when it never is."""
+        if not self._waiting or self._declared is not None:
+            return None
+        return self._since_ms + self._wait_ms
+
+    def cut(self, now_ms: int) -> Batch | None:
+        """Return the next range if one is due, else ``None``."""
+        if self._declared is not None:
+            return self._cut_declared()
+        due_ms = self.due_ms()
+        if due_ms is None or (now_ms < due_ms and not self.is_full):
+            return None
+        taken: list[RecordBatch] = []
+        rows = size = 0
+        while self._waiting:
+            head = self._waiting[0]
+            rows, size = rows + head.count, size + len(head.joined)
+            if taken and (rows > self._rows_max or size > self._bytes_max):
+                break
+            taken.append(self._take())
+        self._since_ms = now_ms
+        return Batch(self._tp, tuple(taken))
+
+    def _cut_declared(self) -> Batch | None:
+        assert self._declared is not None
+        if self._next_offset is None or self._next_offset < self._declared or not self._waiting:
+            return None
+        end, self._declared = self._declared, None
+        taken: list[RecordBatch] = []
+        while self._waiting and self._waiting[0].first_offset < end:
+            head = self._take()
+            if head.next_offset > end:
+                head, rest = head.split_at(end)
+                self._waiting.appendleft(rest)
+                self.rows += rest.count
+                self.bytes += len(rest.joined)
+            taken.append(head)
+        # Empty when retention removed the whole declared range: then there is nothing to repeat.
+        return Batch(self._tp, tuple(taken)) if taken else None
+
+    def _take(self) -> RecordBatch:
+        head = self._waiting.popleft()
+        self.rows -= head.count
+        self.bytes -= len(head.joined)
+        return head

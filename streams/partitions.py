@@ -1,0 +1,251 @@
+"""One loop per assigned partition: cut a range, declare it, store it, commit it.
+
+Guarantee, from the usage topic to what `store` does: a range is declared before it is stored and
+committed after it, so it is stored at least once, and each repeat is of exactly the same range.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+from faust.types import TP
+from prometheus_client import Counter, Gauge
+
+from streams import delivery
+from streams.batches import Batch, RangeCutter
+from streams.health import Progress
+from streams.record_batches import Committed, Fetched, PartitionLostError
+
+log = structlog.get_logger()
+
+RECORDS_READ = Counter("tokentide_records_read", "Records taken from the usage topic.")
+RECORDS_LOST = Counter(
+    "tokentide_records_lost", "Offsets that retention removed before they were read."
+)
+IN_FLIGHT = Gauge("tokentide_records_in_flight", "Records read and not yet committed.")
+
+STOP_WAIT_SECONDS = 10.0
+"""Longest wait for a range in flight when partitions are taken away or the worker stops."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a range is due; see `RangeCutter`."""
+
+    rows_max: int
+    bytes_max: int
+    wait_ms: int
+
+
+class Commits(Protocol):
+    """What a loop needs of the consumer."""
+
+    committed: dict[TP, Committed]
+
+    async def commit_range(self, tp: TP, offset: int, metadata: str) -> None:
+        """Commit; raises PartitionLostError if the partition has another owner."""
+
+    def pause_partitions(self, tps: set[TP]) -> None:
+        """Stop fetching from partitions."""
+
+    def resume_partitions(self, tps: set[TP]) -> None:
+        """Fetch from partitions again."""
+
+
+@dataclass(frozen=True)
+class StoreRequest:
+    """A range to store.
+
+    Attributes:
+        is_repeat: An earlier owner declared it: all or some of it may have been stored.
+    """
+
+    batch: Batch
+    is_repeat: bool
+
+
+Store = Callable[[StoreRequest], Awaitable[None]]
+
+
+def now_ms() -> int:
+    """Return the monotonic clock in milliseconds."""
+    return time.monotonic_ns() // 1_000_000
+
+
+class _StoppingError(Exception):
+    """The loop was asked to stop between two ranges."""
+
+
+class PartitionLoop:
+    """The ranges of one partition, one after the other, in one generation of the group."""
+
+    def __init__(
+        self, tp: TP, *, consumer: Commits, store: Store, limits: Limits, progress: Progress
+    ) -> None:
+        self._tp = tp
+        self._consumer = consumer
+        self._store = store
+        self._progress = progress
+        committed = consumer.committed.get(tp, Committed(-1, ""))
+        declared = delivery.declared_next_offset(committed.metadata, committed.offset)
+        self._repeats_first = declared is not None
+        self._cutter = RangeCutter(
+            tp,
+            rows_max=limits.rows_max,
+            bytes_max=limits.bytes_max,
+            wait_ms=limits.wait_ms,
+            next_offset=committed.offset if committed.offset >= 0 else None,
+            declared_next_offset=declared,
+        )
+        self._changed = asyncio.Event()
+        self._is_paused = False
+        self._is_stopping = False
+        self._in_flight = 0
+
+    def stop(self) -> None:
+        """End after the range in flight."""
+        self._is_stopping = True
+        self._changed.set()
+
+    def deliver(self, fetched: Fetched) -> None:
+        """Take in what was fetched; stop fetching when a whole range waits already."""
+        before = self._cutter.rows
+        for gap in self._cutter.add(fetched.batches, now_ms()):
+            RECORDS_LOST.inc(gap.next_offset - gap.first_offset)
+            log.error(
+                "records.lost",
+                partition=self._tp.partition,
+                offset_first=gap.first_offset,
+                offset_last=gap.next_offset - 1,
+                reason="retention removed them before they were read",
+            )
+        self._count(self._cutter.rows - before)
+        self._progress.fetched(self._tp.partition, fetched.high_watermark)
+        if self._cutter.is_full and not self._is_paused:
+            self._is_paused = True
+            self._consumer.pause_partitions({self._tp})
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Store range after range until cancelled or the partition has another owner."""
+        try:
+            batch = await self._next()
+            if not self._repeats_first:
+                await self._declare(batch)
+            is_repeat = self._repeats_first
+            while True:
+                await self._store(StoreRequest(batch, is_repeat))
+                following = None if self._is_stopping else self._cut()
+                batch = await self._advance(batch, following)
+                is_repeat = False
+        except PartitionLostError:
+            log.warning("partition.lost", partition=self._tp.partition)
+        except _StoppingError:
+            log.debug("partition.stopped", partition=self._tp.partition)
+        finally:
+            IN_FLIGHT.dec(self._in_flight)
+            self._in_flight = 0
+
+    async def _advance(self, batch: Batch, following: Batch | None) -> Batch:
+        """Commit ``batch``; return the range after it, declared."""
+        is_next = following is not None and following.first_offset == batch.next_offset
+        metadata = delivery.declare(following.next_offset) if following and is_next else ""
+        await self._consumer.commit_range(self._tp, batch.next_offset, metadata)
+        IN_FLIGHT.dec(batch.count)
+        self._in_flight -= batch.count
+        self._progress.landed(self._tp.partition, batch.next_offset)
+        if following is None:
+            following = await self._next()
+        if not metadata:
+            await self._declare(following)
+        return following
+
+    async def _declare(self, batch: Batch) -> None:
+        await self._consumer.commit_range(
+            self._tp, batch.first_offset, delivery.declare(batch.next_offset)
+        )
+
+    async def _next(self) -> Batch:
+        while self._is_stopping or (batch := self._cut()) is None:
+            if self._is_stopping:
+                raise _StoppingError
+            self._changed.clear()
+            due_ms = self._cutter.due_ms()
+            wait_seconds = None if due_ms is None else max(due_ms - now_ms(), 0) / 1000 + 0.001
+            try:
+                await asyncio.wait_for(self._changed.wait(), wait_seconds)
+            except TimeoutError:
+                continue
+        return batch
+
+    def _cut(self) -> Batch | None:
+        batch = self._cutter.cut(now_ms())
+        if self._is_paused and not self._cutter.is_full:
+            self._is_paused = False
+            self._consumer.resume_partitions({self._tp})
+        return batch
+
+    def _count(self, records: int) -> None:
+        RECORDS_READ.inc(records)
+        IN_FLIGHT.inc(records)
+        self._in_flight += records
+
+
+class PartitionLoops:
+    """The loops of the partitions that this worker owns now.
+
+    Args:
+        crash: Stops the worker; called with the error that a loop died of.
+    """
+
+    def __init__(
+        self,
+        new_loop: Callable[[TP], PartitionLoop],
+        crash: Callable[[BaseException], Awaitable[None]],
+        progress: Progress,
+    ) -> None:
+        self._new_loop = new_loop
+        self._crash = crash
+        self._progress = progress
+        self._loops: dict[TP, PartitionLoop] = {}
+        self._tasks: dict[TP, asyncio.Task[None]] = {}
+        self._crashes: set[asyncio.Task[None]] = set()
+
+    async def deliver(self, fetched: Fetched) -> None:
+        """Hand over what was fetched, starting the partition's loop if it is new."""
+        if fetched.tp not in self._loops:
+            try:
+                loop = self._loops[fetched.tp] = self._new_loop(fetched.tp)
+            except Exception as error:
+                await self._crash(error)
+                return
+            task = asyncio.create_task(loop.run())
+            task.add_done_callback(self._on_done)
+            self._tasks[fetched.tp] = task
+        self._loops[fetched.tp].deliver(fetched)
+
+    def _on_done(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            crash = asyncio.ensure_future(self._crash(error))
+            self._crashes.add(crash)
+            crash.add_done_callback(self._crashes.discard)
+
+    async def stop(self) -> None:
+        """End every loop after its range in flight, or cut it short after a bounded wait.
+
+        A range cut short stays declared, and its next owner repeats it.
+        """
+        tasks = list(self._tasks.values())
+        for loop in self._loops.values():
+            loop.stop()
+        self._loops.clear()
+        self._tasks.clear()
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=STOP_WAIT_SECONDS)
+            for task in late:
+                task.cancel()
+        self._progress.clear()
