@@ -1,0 +1,81 @@
+"""Text columns as codes into a short list of distinct values, as Arrow and ClickHouse keep them.
+
+Whatever must be decided about a text is decided once per distinct value, in plain Python, by the
+same function that the strict decoder uses; the rows only carry its code.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+Codes = npt.NDArray[np.int32]
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Coded:
+    """A text column: row ``i`` is ``values[codes[i]]``, or null where the code is -1."""
+
+    codes: Codes
+    values: tuple[str | None, ...]
+
+    def map(self, change: Callable[[str], str | None]) -> "Coded":
+        """Return the column with each distinct value changed; equal results share a code."""
+        return self.replace([None if value is None else change(value) for value in self.values])
+
+    def replace(self, new_values: Sequence[str | None]) -> "Coded":
+        """Return the column with ``new_values[i]`` in place of ``values[i]``."""
+        code_of: dict[str, int] = {}
+        codes = [
+            -1 if value is None else code_of.setdefault(value, len(code_of)) for value in new_values
+        ]
+        # The last entry is what code -1 picks.
+        return Coded(np.array([*codes, -1], dtype=np.int32)[self.codes], tuple(code_of))
+
+    def pick(self, per_value: Sequence[Any], missing: Any, dtype: Any) -> npt.NDArray[Any]:
+        """Return ``per_value`` of each row's value, ``missing`` for null."""
+        return np.array([*per_value, missing], dtype=dtype)[self.codes]
+
+    def take(self, keep: Mask) -> "Coded":
+        """Return the rows where ``keep`` is true."""
+        return Coded(self.codes[keep], self.values)
+
+    def to_arrow(self, missing: str) -> pa.DictionaryArray:
+        """Return the column for an insert, null as the text ``missing``."""
+        filled = self.replace([missing if value is None else value for value in self.values])
+        values = list(filled.values)
+        if missing not in values:
+            values.append(missing)
+        codes = np.where(filled.codes < 0, values.index(missing), filled.codes)
+        return pa.DictionaryArray.from_arrays(
+            pa.array(codes.astype(np.int32)), pa.array(values, pa.string())
+        )
+
+
+def encode(series: pl.Series) -> Coded:
+    """Return a text series as codes."""
+    array = series.to_arrow(compat_level=pl.CompatLevel.oldest())
+    encoded = pc.dictionary_encode(array)
+    codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    return Coded(codes.astype(np.int32, copy=False), tuple(encoded.dictionary.to_pylist()))
+
+
+def encode_values(values: Sequence[str | None]) -> Coded:
+    """Return a list of texts as codes."""
+    code_of: dict[str, int] = {}
+    codes = [-1 if v is None else code_of.setdefault(v, len(code_of)) for v in values]
+    return Coded(np.array(codes, dtype=np.int32), tuple(code_of))
+
+
+def join(first: Coded, second: Coded) -> Coded:
+    """Return the rows of ``first`` followed by those of ``second``."""
+    shift = len(first.values)
+    moved = np.where(second.codes < 0, -1, second.codes + shift).astype(np.int32)
+    both = Coded(np.concatenate([first.codes, moved]), first.values + second.values)
+    return both.replace(both.values)
