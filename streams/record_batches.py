@@ -34,6 +34,8 @@ from mode import Service
 log = structlog.get_logger()
 
 EMPTY_LINE = b"{}"
+LINE_BYTES_MAX = 2000
+"""Longer values go to the strict decoder alone, which bounds size and depth."""
 FETCH_WAIT_MS = 100
 """Longest wait of the broker for new records; Faust hard-codes 1,500."""
 POLL_SECONDS = 0.1
@@ -57,7 +59,7 @@ class RecordBatch:
         count: Number of records; fewer than offsets after a compaction or a transaction's marker.
         joined: Exactly ``count`` lines: the values, joined by newlines.
         offsets: Offset of each record, or ``None`` when they count up from ``first_offset``.
-        irregular: By position: values that are no line (null, empty, or with a newline inside).
+        irregular: By position: values that are no line (null, empty, long, or with a newline inside).
             Their line in ``joined`` is ``{}``.
     """
 
@@ -106,10 +108,11 @@ def keep_whole(
     try:
         joined = b"\n".join(values)  # type: ignore[arg-type]
         regular = all(values) and joined.count(b"\n") == max(len(values) - 1, 0)
+        regular &= max(map(len, values), default=0) <= LINE_BYTES_MAX  # type: ignore[arg-type]
     except TypeError:
         regular = False
     if not regular:
-        irregular = {i: v for i, v in enumerate(values) if not v or b"\n" in v}
+        irregular = {i: v for i, v in enumerate(values) if not _is_line(v)}
         joined = b"\n".join(
             EMPTY_LINE if i in irregular else v or b"" for i, v in enumerate(values)
         )
@@ -118,6 +121,10 @@ def keep_whole(
     return RecordBatch(
         first_offset, next_offset, append_time_ms, len(values), joined, offsets, irregular
     )
+
+
+def _is_line(value: bytes | None) -> bool:
+    return value is not None and 0 < len(value) <= LINE_BYTES_MAX and b"\n" not in value
 
 
 @dataclass(frozen=True, slots=True)

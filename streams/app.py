@@ -1,0 +1,76 @@
+"""The Faust app of a worker: Kafka, assignment, agents and the health pages."""
+
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+from faust.web import Response, View
+from mode import CrashingSupervisor
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from streams.record_batches import App
+from streams.settings import Settings
+
+FOREVER_SECONDS = 30 * 86_400.0
+"""aiokafka leaves the group when nobody polls for this long; a worker whose partitions are all
+paused by a long ClickHouse outage does not poll. Progress is watched by /readyz instead."""
+
+
+def create_app(settings: Settings) -> App:
+    """Return an app that has no agents yet."""
+    brokers = ";".join(settings.kafka_bootstrap_servers.replace(" ", "").split(","))
+    return App(
+        settings.consumer_group,
+        broker=f"kafka://{brokers}",
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        table_standby_replicas=0,
+        consumer_auto_offset_reset="earliest",
+        consumer_max_fetch_size=settings.fetch_bytes_max,
+        broker_max_poll_interval=FOREVER_SECONDS,
+        broker_session_timeout=30.0,
+        broker_heartbeat_interval=3.0,
+        broker_request_timeout=40.0,
+        # Offsets move by commit_range; Faust's own commit has nothing to do.
+        broker_commit_interval=3600.0,
+        stream_wait_empty=False,
+        producer_request_timeout=30.0,
+        agent_supervisor=CrashingSupervisor,
+        worker_redirect_stdouts=False,
+        web_bind=settings.worker_host,
+        web_host=settings.worker_host,
+        web_port=settings.worker_port,
+        web_tables_enabled=False,
+        datadir=settings.data_dir / "faust",
+    )
+
+
+def add_health_pages(app: App, faults: Callable[[], list[str]]) -> None:
+    """Serve /livez, /readyz and /metrics.
+
+    Args:
+        app: Before it starts.
+        faults: Why the worker is not ready, empty when it is.
+    """
+
+    @app.page("/livez")  # type: ignore[untyped-decorator]
+    async def livez(_: View, __: Any) -> Response:
+        thread = getattr(app.consumer, "_thread", None)
+        alive = thread is not None and thread._thread is not None and thread._thread.is_alive()
+        return _json(200 if alive else 503, {"status": "alive" if alive else "no fetch thread"})
+
+    @app.page("/readyz")  # type: ignore[untyped-decorator]
+    async def readyz(_: View, __: Any) -> Response:
+        found = faults()
+        status = "not ready" if found else "ready"
+        return _json(503 if found else 200, {"status": status, "reasons": found})
+
+    @app.page("/metrics")  # type: ignore[untyped-decorator]
+    async def metrics(_: View, __: Any) -> Response:
+        return app.web.bytes(generate_latest(), content_type=CONTENT_TYPE_LATEST)
+
+
+def _json(status: int, body: dict[str, Any]) -> Response:
+    from aiohttp.web import Response as AiohttpResponse
+
+    return AiohttpResponse(status=status, body=orjson.dumps(body), content_type="application/json")

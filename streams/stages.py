@@ -1,0 +1,26 @@
+"""How long each stage of the path takes, in wall and in CPU time."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prometheus_client import Counter
+
+SECONDS = Counter("tokentide_stage_seconds", "Wall time by stage.", ["stage"])
+CPU_SECONDS = Counter("tokentide_stage_cpu_seconds", "CPU time of the thread, by stage.", ["stage"])
+
+STAGES = ("fetch", "decode", "enrich", "build", "insert")
+for _stage in STAGES:
+    SECONDS.labels(_stage)
+    CPU_SECONDS.labels(_stage)
+
+
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Count the time spent inside; ``name`` is one of `STAGES`."""
+    wall, cpu = time.perf_counter(), time.thread_time()
+    try:
+        yield
+    finally:
+        SECONDS.labels(name).inc(time.perf_counter() - wall)
+        CPU_SECONDS.labels(name).inc(time.thread_time() - cpu)

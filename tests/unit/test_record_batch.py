@@ -1,0 +1,38 @@
+"""A Kafka record batch kept whole: lines, and the values that are no line."""
+
+from streams.record_batches import keep_whole
+from tests.record_batch import record_batch
+
+
+def test_values_become_lines() -> None:
+    """Ordinary values are joined as they are, and come back as they were."""
+    batch = record_batch(7, b'{"a":1}', b'{"b":2}')
+    assert batch.joined == b'{"a":1}\n{"b":2}'
+    assert not batch.irregular
+    assert [batch.offset_of(i) for i in range(2)] == [7, 8]
+
+
+def test_values_that_are_no_line_are_kept_aside_byte_for_byte() -> None:
+    """A null, an empty value, one with a newline inside, and a huge one keep their neighbours right."""
+    huge = b"x" * 5000
+    values = [b"{}", None, b"", b'{\n"a":1}', b"\n", huge, b"last"]
+    batch = record_batch(0, *values)
+    assert batch.joined.split(b"\n") == [b"{}"] * 6 + [b"last"]
+    assert set(batch.irregular) == {1, 2, 3, 4, 5}
+    assert list(batch.values()) == values
+
+
+def test_gaps_between_offsets_are_kept() -> None:
+    """After a compaction each record still has its own offset, and the batch its own end."""
+    batch = keep_whole([b"a", b"b"], (3, 6), 2, 9, 0)
+    assert [batch.offset_of(i) for i in range(2)] == [3, 6]
+    head, tail = batch.split_at(5)
+    assert (head.first_offset, head.next_offset, list(head.values())) == (2, 5, [b"a"])
+    assert (tail.first_offset, tail.next_offset, list(tail.values())) == (5, 9, [b"b"])
+    assert tail.offset_of(0) == 6
+
+
+def test_a_batch_without_records_covers_its_offsets() -> None:
+    """A transaction's marker takes an offset and brings no record."""
+    batch = keep_whole([], (), 4, 5, 0)
+    assert (batch.count, batch.joined, list(batch.values())) == (0, b"", [])
