@@ -1,0 +1,312 @@
+"""Bring a ClickHouse database to the schema of this version: numbered migrations, then views.
+
+Migrations run in order, each once; what ran is kept in ``schema_migrations`` with its SHA-256. Views
+hold no data and are replaced whenever their text changes.
+
+A migration that stopped half-way runs again from its first statement, and two commands at once may
+run the same one, so every statement in it must do nothing when it is done already
+(``IF NOT EXISTS``). A migration recorded twice in that way counts once.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from clickhouse_connect.driver import Client
+
+from schemas.errors import ConfigurationError
+from sinks.clickhouse import CAUGHT, sorted_error
+
+MIGRATIONS_DIR = Path(__file__).parent / "migrations"
+VIEWS_DIR = Path(__file__).parent / "views"
+WINDOW_MIN = 1000
+"""Fewest remembered inserts per table that a worker accepts: minutes of repeats at full speed."""
+
+
+@dataclass(frozen=True)
+class ShareView:
+    """One ``share_by_<name>`` view: the column it divides by and the rollup it reads."""
+
+    name: str
+    column: str
+    table: str = "usage_1m"
+    time: str = "minute"
+    seconds: int = 60
+
+
+def _hourly(name: str, column: str) -> ShareView:
+    return ShareView(name, column, "usage_1h", "hour", 3600)
+
+
+SHARE_VIEWS = (
+    ShareView("model", "model"),
+    ShareView("vendor", "vendor"),
+    ShareView("country", "vendor_country"),
+    ShareView("license", "license"),
+    ShareView("origin", "origin"),
+    ShareView("size_class", "size_class"),
+    ShareView("reasoning", "reasoning"),
+    ShareView("provider", "provider"),
+    _hourly("app", "app_id"),
+    _hourly("region", "region"),
+    _hourly("category", "category"),
+    _hourly("finish_reason", "finish_reason"),
+    _hourly("tool_use", "tool_use"),
+)
+
+
+@dataclass(frozen=True)
+class Script:
+    """A migration (``version`` from 1) or a view (``version`` 0).
+
+    Attributes:
+        sql: Statements with ``{database}`` still in place, so that the hash says nothing about it.
+    """
+
+    version: int
+    name: str
+    sql: str
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.sql.encode()).hexdigest()
+
+    def statements(self, database: str) -> list[str]:
+        """Return the statements to run; one ends where a line ends in a semicolon."""
+        sql = render(self.sql, {"database": database})
+        return [text for part in re.split(r";\s*$", sql, flags=re.M) if (text := part.strip())]
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What a database says about a script it has run."""
+
+    version: int
+    name: str
+    sha256: str
+    applied_at: datetime
+
+
+@dataclass(frozen=True)
+class Step:
+    """A script and whether it has to run: ``applied_at`` is ``None`` when it has never run."""
+
+    script: Script
+    pending: bool
+    applied_at: datetime | None
+
+
+def render(template: str, values: Mapping[str, str]) -> str:
+    """Fill ``{name}`` placeholders; a view's own ``{parameter:Type}`` stays as it is."""
+    return re.sub(r"\{([a-z_]+)\}", lambda match: values[match[1]], template)
+
+
+def migrations(directory: Path = MIGRATIONS_DIR) -> list[Script]:
+    """Return the migrations of this version, in order.
+
+    Raises:
+        ConfigurationError: If a number is missing or used twice.
+    """
+    scripts = [
+        Script(int(path.name[:4]), path.stem, path.read_text("utf-8"))
+        for path in sorted(directory.glob("[0-9][0-9][0-9][0-9]_*.sql"))
+    ]
+    for expected, script in enumerate(scripts, 1):
+        if script.version != expected:
+            raise ConfigurationError(
+                f"migration {script.name} found where number {expected:04} should be: reinstall tokentide"
+            )
+    return scripts
+
+
+def views(directory: Path = VIEWS_DIR) -> list[Script]:
+    """Return the views of this version, each after those it reads."""
+    template = (directory / "share_by.sql").read_text("utf-8")
+    shares = [
+        Script(0, f"share_by_{view.name}", _share_sql(template, view)) for view in SHARE_VIEWS
+    ]
+    plain = [
+        Script(0, path.stem, path.read_text("utf-8"))
+        for path in sorted(directory.glob("*.sql"))
+        if path.stem not in ("share_by", "share_last_hour")
+    ]
+    last_hour = render(
+        (directory / "share_last_hour.sql").read_text("utf-8"),
+        {"database": "{database}", "branches": _last_hour_branches()},
+    )
+    return [*plain, *shares, Script(0, "share_last_hour", last_hour)]
+
+
+def _share_sql(template: str, view: ShareView) -> str:
+    return render(
+        template,
+        {
+            "database": "{database}",
+            "name": view.name,
+            "column": view.column,
+            "table": view.table,
+            "time": view.time,
+            "unit": view.time,
+            "seconds": str(view.seconds),
+            "example_seconds": str(15 * view.seconds),
+        },
+    )
+
+
+def _last_hour_branches() -> str:
+    columns = "value, tokens, requests, spend_usd, token_share, request_share, spend_share"
+    arguments = "from_time = now() - 3600, to_time = now(), grain_seconds = 0, top_n = 20"
+    return "\nUNION ALL\n".join(
+        f"SELECT '{view.name}' AS dimension, {columns}\n"
+        f"FROM {{database}}.share_by_{view.name}({arguments})"
+        for view in SHARE_VIEWS
+        if view.seconds == 60
+    )
+
+
+def plan(scripts: Sequence[Script], applied: Sequence[Applied]) -> list[Step]:
+    """Return every script with whether it has to run, migrations first.
+
+    Raises:
+        ConfigurationError: If a migration that ran has changed or is not known here, or if one
+            between them has not run: the data may not be what the code believes.
+    """
+    ran = {item.version: item for item in applied if item.version > 0}
+    known = {script.version: script for script in scripts if script.version > 0}
+    for version, item in sorted(ran.items()):
+        if version not in known:
+            raise ConfigurationError(
+                f"the database has migration {item.name}, which this version of tokentide does not "
+                "know: install the newer tokentide"
+            )
+        if known[version].sha256 != item.sha256:
+            raise ConfigurationError(
+                f"migration {item.name} was changed after it ran: restore the file and put the "
+                "change into a new migration"
+            )
+    for version in range(1, max(ran, default=0)):
+        if version not in ran:
+            raise ConfigurationError(
+                f"migration {known[version].name} did not run but a later one did: restore table "
+                "schema_migrations"
+            )
+    view_of = {item.name: item for item in applied if item.version == 0}
+    return [
+        _step(script, ran.get(script.version) or view_of.get(script.name)) for script in scripts
+    ]
+
+
+def _step(script: Script, applied: Applied | None) -> Step:
+    pending = applied is None or applied.sha256 != script.sha256
+    return Step(script, pending, applied.applied_at if applied else None)
+
+
+def status(client: Client, database: str) -> list[Step]:
+    """Return what ``migrate`` would do; changes nothing.
+
+    Raises:
+        ConfigurationError: As ``plan``.
+        SinkUnavailableError, FatalError: The server does not answer or refuses.
+    """
+    return plan([*migrations(), *views()], _applied(client, database))
+
+
+def migrate(client: Client, database: str) -> Iterator[Step]:
+    """Run what is pending and yield each step when it is done.
+
+    Args:
+        client: Connected to a database that exists, such as ``default``; its user may create.
+        database: The database to bring up to date; made if it does not exist.
+
+    Raises:
+        ConfigurationError: As ``plan``; nothing has been changed then.
+        SinkUnavailableError, FatalError: The server does not answer or refuses a statement. What
+            was yielded has been recorded; running again goes on from there.
+    """
+    try:
+        for statement in _BOOKKEEPING:
+            client.command(render(statement, {"database": database}))
+        for step in status(client, database):
+            if step.pending:
+                for statement in step.script.statements(database):
+                    client.command(statement)
+                _record(client, database, step.script)
+                yield step
+    except CAUGHT as error:
+        raise sorted_error(error) from error
+
+
+_BOOKKEEPING = (
+    "CREATE DATABASE IF NOT EXISTS {database} COMMENT 'LLM usage: see SHOW TABLES, then DESCRIBE'",
+    """
+CREATE TABLE IF NOT EXISTS {database}.schema_migrations
+(
+    version UInt32 COMMENT 'Number of the migration; 0 for a view',
+    name String COMMENT 'Name of the migration or view',
+    sha256 String COMMENT 'SHA-256 of its text before the database name is filled in, hexadecimal',
+    applied_at DateTime64(3, 'UTC') COMMENT 'When it ran, UTC'
+)
+ENGINE = MergeTree
+ORDER BY (version, name)
+COMMENT 'What tokentide migrate has run, one row per run'
+""",
+)
+
+
+def _record(client: Client, database: str, script: Script) -> None:
+    client.command(
+        f"INSERT INTO {database}.schema_migrations "
+        "SELECT {version:UInt32}, {name:String}, {sha256:String}, now64(3, 'UTC')",
+        parameters={"version": script.version, "name": script.name, "sha256": script.sha256},
+    )
+
+
+def _applied(client: Client, database: str) -> list[Applied]:
+    try:
+        if not client.command(f"EXISTS TABLE {database}.schema_migrations"):
+            return []
+        rows = client.query(
+            "SELECT version, name, argMax(sha256, applied_at), max(applied_at) AS last "
+            f"FROM {database}.schema_migrations GROUP BY version, name ORDER BY version, last"
+        ).result_rows
+    except CAUGHT as error:
+        raise sorted_error(error) from error
+    return [Applied(*row) for row in rows]
+
+
+def verify(client: Client, database: str) -> None:
+    """Check that a database keeps the writer's promise; for a worker before its first insert.
+
+    Raises:
+        ConfigurationError: If a migration is pending, or a table that inserts reach
+            remembers too few tokens, so that a repeat would count twice.
+        SinkUnavailableError, FatalError: The server does not answer or refuses.
+    """
+    for step in plan(migrations(), _applied(client, database)):
+        if step.pending:
+            raise ConfigurationError(
+                f"database {database} lacks migration {step.script.name}: run: tokentide migrate"
+            )
+    try:
+        rows = client.query(
+            "SELECT name, engine, create_table_query FROM system.tables "
+            "WHERE database = {database:String} AND name LIKE 'usage\\_%' AND engine LIKE '%MergeTree'",
+            parameters={"database": database},
+        ).result_rows
+    except CAUGHT as error:
+        raise sorted_error(error) from error
+    for table, engine, ddl in rows:
+        setting = (
+            "replicated_deduplication_window"
+            if engine.startswith("Replicated")
+            else "non_replicated_deduplication_window"
+        )
+        found = re.search(rf"\b{setting} = (\d+)", ddl)
+        if found is None or int(found[1]) < WINDOW_MIN:
+            raise ConfigurationError(
+                f"table {database}.{table} would count repeated inserts twice: run: ALTER TABLE "
+                f"{database}.{table} MODIFY SETTING {setting} = 10000"
+            )

@@ -1,0 +1,58 @@
+-- Requests by minute: live shares by what is known of the model, and by provider.
+CREATE TABLE IF NOT EXISTS {database}.usage_1m
+(
+    minute DateTime('UTC') COMMENT 'Start of the minute in which the requests started, UTC',
+    model LowCardinality(String) COMMENT 'Catalogue identifier; unknown when the name sent did not resolve',
+    vendor LowCardinality(String) COMMENT 'Who made the model; unknown when the catalogue does not say',
+    vendor_country LowCardinality(String) COMMENT 'ISO 3166 alpha-2 country of the vendor; unknown when the catalogue does not say',
+    license LowCardinality(String) COMMENT 'Licence of the weights; unknown when the catalogue does not say',
+    open_weights LowCardinality(String) COMMENT 'open, closed or unknown',
+    origin LowCardinality(String) COMMENT 'proprietary, chinese_open, other_open or unknown',
+    size_class LowCardinality(String) COMMENT 'By total parameters: small below 15 billion, medium below 70, large from 70; unknown',
+    reasoning LowCardinality(String) COMMENT 'Does the model reason: none, optional, always or unknown',
+    provider LowCardinality(String) COMMENT 'Who served the requests; unknown when not reported',
+    requests SimpleAggregateFunction(sum, UInt64) COMMENT 'Requests',
+    tokens_prompt SimpleAggregateFunction(sum, UInt64) COMMENT 'Prompt tokens, cache reads and writes included; requests with unknown tokens add nothing',
+    tokens_completion SimpleAggregateFunction(sum, UInt64) COMMENT 'Completion tokens, reasoning included; requests with unknown tokens add nothing',
+    tokens_reasoning SimpleAggregateFunction(sum, UInt64) COMMENT 'Reasoning tokens, a part of tokens_completion; unknown adds nothing',
+    tokens_cached SimpleAggregateFunction(sum, UInt64) COMMENT 'Prompt tokens read from a provider''s cache, a part of tokens_prompt; unknown adds nothing',
+    cost_nanousd SimpleAggregateFunction(sum, UInt64) COMMENT 'Cost in 1e-9 USD; requests with unknown cost add nothing',
+    tool_call_requests SimpleAggregateFunction(sum, UInt64) COMMENT 'Requests that called at least one tool',
+    errors SimpleAggregateFunction(sum, UInt64) COMMENT 'Requests whose status is not ok',
+    tokens_unknown SimpleAggregateFunction(sum, UInt64) COMMENT 'Requests whose prompt or completion tokens are unknown',
+    cost_unknown SimpleAggregateFunction(sum, UInt64) COMMENT 'Requests whose cost is unknown'
+)
+ENGINE = AggregatingMergeTree
+PARTITION BY toYYYYMM(minute)
+ORDER BY (
+    minute, model, provider, vendor, vendor_country, license, open_weights, origin, size_class,
+    reasoning
+)
+SETTINGS
+    non_replicated_deduplication_window = 10000,
+    replicated_deduplication_window = 10000,
+    replicated_deduplication_window_seconds = 604800,
+    default_compression_codec = 'ZSTD(1)',
+    min_bytes_for_wide_part = 104857600,
+    vertical_merge_algorithm_min_bytes_to_activate = 104857600
+COMMENT 'Requests by minute of event time, model attributes and provider. Rows of equal keys are merged in the background: always read with sum() and GROUP BY, never count()';
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS {database}.usage_events_to_usage_1m TO {database}.usage_1m AS
+SELECT
+    toStartOfMinute(e.occurred_at) AS minute,
+    model, vendor, vendor_country, license, open_weights, origin, size_class, reasoning, provider,
+    count() AS requests,
+    sum(ifNull(e.tokens_prompt, 0)) AS tokens_prompt,
+    sum(ifNull(e.tokens_completion, 0)) AS tokens_completion,
+    sum(ifNull(e.tokens_reasoning, 0)) AS tokens_reasoning,
+    sum(ifNull(e.tokens_cached, 0)) AS tokens_cached,
+    sum(ifNull(e.cost_nanousd, 0)) AS cost_nanousd,
+    countIf(e.tool_use = 'called') AS tool_call_requests,
+    countIf(e.status != 'ok') AS errors,
+    countIf(isNull(e.tokens_prompt) OR isNull(e.tokens_completion)) AS tokens_unknown,
+    countIf(isNull(e.cost_nanousd)) AS cost_unknown
+FROM {database}.usage_events AS e
+GROUP BY
+    minute, model, vendor, vendor_country, license, open_weights, origin, size_class, reasoning,
+    provider
+COMMENT 'Fills usage_1m with every block inserted into usage_events';

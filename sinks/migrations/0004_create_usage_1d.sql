@@ -1,0 +1,66 @@
+-- Requests by day and every dimension, from the rows of usage_1h as they are inserted.
+CREATE TABLE IF NOT EXISTS {database}.usage_1d
+(
+    day Date COMMENT 'Day in which the requests started, UTC',
+    model LowCardinality(String) COMMENT 'Catalogue identifier; unknown when the name sent did not resolve',
+    vendor LowCardinality(String) COMMENT 'Who made the model; unknown when the catalogue does not say',
+    vendor_country LowCardinality(String) COMMENT 'ISO 3166 alpha-2 country of the vendor; unknown when the catalogue does not say',
+    license LowCardinality(String) COMMENT 'Licence of the weights; unknown when the catalogue does not say',
+    open_weights LowCardinality(String) COMMENT 'open, closed or unknown',
+    origin LowCardinality(String) COMMENT 'proprietary, chinese_open, other_open or unknown',
+    size_class LowCardinality(String) COMMENT 'By total parameters: small below 15 billion, medium below 70, large from 70; unknown',
+    reasoning LowCardinality(String) COMMENT 'Does the model reason: none, optional, always or unknown',
+    provider LowCardinality(String) COMMENT 'Who served the requests; unknown when not reported',
+    app_id LowCardinality(String) COMMENT 'Application that sent the requests; unknown when not reported',
+    region LowCardinality(String) COMMENT 'Serving region; unknown when not reported',
+    caller_country LowCardinality(String) COMMENT 'ISO 3166 alpha-2 country of the caller; unknown when not reported',
+    category LowCardinality(String) COMMENT 'Task category of sampled requests; unknown when not sampled',
+    finish_reason LowCardinality(String) COMMENT 'stop, length, tool_calls, content_filter, error, cancelled, other or unknown',
+    tool_use LowCardinality(String) COMMENT 'called, none or unknown',
+    status LowCardinality(String) COMMENT 'ok, error, cancelled, timeout, rate_limited or unknown',
+    requests SimpleAggregateFunction(sum, UInt64) COMMENT 'Requests',
+    tokens_prompt SimpleAggregateFunction(sum, UInt64) COMMENT 'Prompt tokens, cache reads and writes included; requests with unknown tokens add nothing',
+    tokens_completion SimpleAggregateFunction(sum, UInt64) COMMENT 'Completion tokens, reasoning included; requests with unknown tokens add nothing',
+    tokens_reasoning SimpleAggregateFunction(sum, UInt64) COMMENT 'Reasoning tokens, a part of tokens_completion; unknown adds nothing',
+    tokens_cached SimpleAggregateFunction(sum, UInt64) COMMENT 'Prompt tokens read from a provider''s cache, a part of tokens_prompt; unknown adds nothing',
+    cost_nanousd SimpleAggregateFunction(sum, UInt64) COMMENT 'Cost in 1e-9 USD; requests with unknown cost add nothing',
+    tool_call_requests SimpleAggregateFunction(sum, UInt64) COMMENT 'Requests that called at least one tool',
+    errors SimpleAggregateFunction(sum, UInt64) COMMENT 'Requests whose status is not ok',
+    tokens_unknown SimpleAggregateFunction(sum, UInt64) COMMENT 'Requests whose prompt or completion tokens are unknown',
+    cost_unknown SimpleAggregateFunction(sum, UInt64) COMMENT 'Requests whose cost is unknown'
+)
+ENGINE = AggregatingMergeTree
+PARTITION BY toYYYYMM(day)
+ORDER BY (
+    day, model, provider, app_id, region, caller_country, category, finish_reason, tool_use, status,
+    vendor, vendor_country, license, open_weights, origin, size_class, reasoning
+)
+SETTINGS
+    non_replicated_deduplication_window = 10000,
+    replicated_deduplication_window = 10000,
+    replicated_deduplication_window_seconds = 604800,
+    default_compression_codec = 'ZSTD(1)',
+    min_bytes_for_wide_part = 104857600,
+    vertical_merge_algorithm_min_bytes_to_activate = 104857600
+COMMENT 'Requests by day of event time and every dimension. Rows of equal keys are merged in the background: always read with sum() and GROUP BY, never count()';
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS {database}.usage_1h_to_usage_1d TO {database}.usage_1d AS
+SELECT
+    toDate(e.hour) AS day,
+    model, vendor, vendor_country, license, open_weights, origin, size_class, reasoning, provider,
+    app_id, region, caller_country, category, finish_reason, tool_use, status,
+    sum(e.requests) AS requests,
+    sum(e.tokens_prompt) AS tokens_prompt,
+    sum(e.tokens_completion) AS tokens_completion,
+    sum(e.tokens_reasoning) AS tokens_reasoning,
+    sum(e.tokens_cached) AS tokens_cached,
+    sum(e.cost_nanousd) AS cost_nanousd,
+    sum(e.tool_call_requests) AS tool_call_requests,
+    sum(e.errors) AS errors,
+    sum(e.tokens_unknown) AS tokens_unknown,
+    sum(e.cost_unknown) AS cost_unknown
+FROM {database}.usage_1h AS e
+GROUP BY
+    day, model, vendor, vendor_country, license, open_weights, origin, size_class, reasoning,
+    provider, app_id, region, caller_country, category, finish_reason, tool_use, status
+COMMENT 'Fills usage_1d with every block inserted into usage_1h';
