@@ -1,0 +1,1 @@
+"""Published data as per-request events: OpenRouter's daily ranking and Azure's traces."""
