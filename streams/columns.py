@@ -38,6 +38,14 @@ class Coded:
         # The last entry is what code -1 picks.
         return Coded(np.array([*codes, -1], dtype=np.int32)[self.codes], tuple(code_of))
 
+    def fill(self, missing: str) -> "Coded":
+        """Return the column with ``missing`` in place of null."""
+        filled = Coded(
+            np.where(self.codes < 0, len(self.values), self.codes).astype(np.int32),
+            (*self.values, missing),
+        )
+        return filled.replace(filled.values)
+
     def pick(self, per_value: Sequence[Any], missing: Any, dtype: Any) -> npt.NDArray[Any]:
         """Return ``per_value`` of each row's value, ``missing`` for null."""
         return np.array([*per_value, missing], dtype=dtype)[self.codes]
@@ -48,13 +56,9 @@ class Coded:
 
     def to_arrow(self, missing: str) -> pa.DictionaryArray:
         """Return the column for an insert, null as the text ``missing``."""
-        filled = self.replace([missing if value is None else value for value in self.values])
-        values = list(filled.values)
-        if missing not in values:
-            values.append(missing)
-        codes = np.where(filled.codes < 0, values.index(missing), filled.codes)
+        filled = self.fill(missing)
         return pa.DictionaryArray.from_arrays(
-            pa.array(codes.astype(np.int32)), pa.array(values, pa.string())
+            pa.array(filled.codes), pa.array(filled.values, pa.string())
         )
 
 

@@ -3,16 +3,17 @@
 A raw model name is resolved once per distinct name of a batch; the rows carry codes.
 """
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from prometheus_client import Counter
-from schemas.catalogue import UNKNOWN, Catalogue, Resolution, attributes
 
+from schemas.catalogue import UNKNOWN, Catalogue, Resolution, origin, size_class
+from schemas.model import FREE_VARIANT, UNPRICED_VARIANTS
 from streams.columns import Coded
 from streams.decoding import Events
 
@@ -144,16 +145,34 @@ def _instants(epoch_ms: Int64s) -> pa.Array:
 
 
 def _model_columns(names: Coded, resolved: list[Resolution | None]) -> dict[str, pa.Array]:
-    rows = [attributes(each.model if each else None) for each in resolved]
-    unknown = attributes(None)
+    texts = [_texts(each) for each in resolved]
     columns: dict[str, pa.Array] = {
-        name: names.replace([getattr(row, name) for row in rows]).to_arrow(UNKNOWN)
-        for name in TEXT_ATTRIBUTES
+        name: names.replace([each[i] for each in texts]).to_arrow(UNKNOWN)
+        for i, name in enumerate(TEXT_ATTRIBUTES)
     }
+    last = np.where(names.codes < 0, len(resolved), names.codes)
     for name in ("total_params_b", "active_params_b"):
-        values = pa.array([getattr(row, name) for row in [*rows, unknown]], pa.float32())
-        columns[name] = values.take(pa.array(np.where(names.codes < 0, len(rows), names.codes)))
+        sizes = [getattr(each.model, name) if each else None for each in (*resolved, None)]
+        columns[name] = pa.array(sizes, pa.float32()).take(pa.array(last))
     return columns
+
+
+def _texts(resolution: Resolution | None) -> tuple[str | None, ...]:
+    """Return `TEXT_ATTRIBUTES` of a model; ``None`` is unknown."""
+    if resolution is None:
+        return (None,) * len(TEXT_ATTRIBUTES)
+    model = resolution.model
+    weights = {True: "open", False: "closed", None: None}[model.open_weights]
+    return (
+        model.model_id,
+        model.vendor,
+        model.vendor_country,
+        model.license,
+        weights,
+        origin(model),
+        size_class(model),
+        model.reasoning,
+    )
 
 
 def _cost(
@@ -168,8 +187,6 @@ def _cost(
     source = events.text["cost_source"]
     prompt, completion = events.arrays["tokens_prompt"], events.arrays["tokens_completion"]
     wanted = given.is_null().to_numpy(zero_copy_only=False)
-    wanted &= prompt.is_valid().to_numpy(zero_copy_only=False)
-    wanted &= completion.is_valid().to_numpy(zero_copy_only=False)
     wanted &= names.pick([each is not None for each in resolved], False, np.bool_)
     gateway = np.where(given.is_valid().to_numpy(zero_copy_only=False), 1, 0)
     # An event with a cost and no word on its source has it from its gateway.
@@ -181,8 +198,8 @@ def _cost(
         names.codes[rows],
         resolved,
         events.occurred_at_ms[rows],
-        prompt.take(pa.array(rows)).to_numpy(),
-        completion.take(pa.array(rows)).to_numpy(),
+        prompt.fill_null(-1).to_numpy()[rows],
+        completion.fill_null(-1).to_numpy()[rows],
     )
     rows, cost = rows[priced], cost[priced]
     values = given.fill_null(0).to_numpy().copy()
@@ -207,6 +224,8 @@ def list_cost_nanousd(
 ) -> tuple[Int64s, npt.NDArray[np.bool_]]:
     """Return list prices in nano-USD, and whether there is one, for events of resolved models.
 
+    Unknown tokens are -1.
+
     The columnar form of `schemas.catalogue.list_cost_nanousd`.
     """
     cost = np.zeros(len(codes), dtype=np.int64)
@@ -216,30 +235,19 @@ def list_cost_nanousd(
     for rows in np.split(order, starts[1:]):
         resolution = resolved[codes[rows[0]]]
         assert resolution is not None
-        if resolution.is_free:
+        if resolution.variant == FREE_VARIANT:
             priced[rows] = True
             continue
         prices = resolution.model.prices
-        if not prices:
+        if not prices or resolution.variant in UNPRICED_VARIANTS:
             continue
-        since = np.array([price.valid_from_ms for price in prices])
-        index = np.searchsorted(since, occurred_at_ms[rows], side="right") - 1
-        valid = index >= 0
-        per_prompt, per_completion = (
-            _picousd(prices, "prompt_picousd_per_token")[index],
-            _picousd(prices, "completion_picousd_per_token")[index],
-        )
-        valid &= (per_prompt >= 0) & (per_completion >= 0)
+        table = np.array([dataclasses.astuple(price) for price in prices], dtype=np.int64)
+        index = np.searchsorted(table[:, 0], occurred_at_ms[rows], side="right") - 1
+        _, per_prompt, per_completion = table[index].T
         pico = tokens_prompt[rows] * per_prompt + tokens_completion[rows] * per_completion
         cost[rows] = (pico + PICO_PER_NANO // 2) // PICO_PER_NANO
-        priced[rows] = valid
+        priced[rows] = (index >= 0) & (tokens_prompt[rows] >= 0) & (tokens_completion[rows] >= 0)
     return cost, priced
-
-
-def _picousd(prices: Any, name: str) -> Int64s:
-    """Return one price column; -1 is unknown."""
-    values = (getattr(price, name) for price in prices)
-    return np.array([-1 if value is None else value for value in values], dtype=np.int64)
 
 
 def _tool_use(events: Events) -> pa.Array:
