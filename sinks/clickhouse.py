@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 
 import clickhouse_connect
 import urllib3
-from clickhouse_connect.driver import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError, OperationalError, ProgrammingError
 from clickhouse_connect.driver.httpclient import HttpClient
 
@@ -108,7 +107,7 @@ class ClickHouseAddress:
     request_timeout_seconds: float = 60.0
 
 
-def connect(address: ClickHouseAddress) -> Client:
+def connect(address: ClickHouseAddress) -> HttpClient:
     """Return a client; it may be shared by threads. ``close()`` it to free its connections.
 
     * No session, so requests run side by side.

@@ -149,7 +149,6 @@ def _share_sql(template: str, view: ShareView) -> str:
             "column": view.column,
             "table": view.table,
             "time": view.time,
-            "unit": view.time,
             "seconds": str(view.seconds),
             "example_seconds": str(15 * view.seconds),
         },

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from sinks.clickhouse import sorted_error
+from sinks.clickhouse import CAUGHT, sorted_error
 
 TABLE = "usage_events"
 
@@ -141,8 +141,9 @@ class UsageEventWriter:
         settings = {**_INSERT_SETTINGS, "insert_deduplication_token": token}
         try:
             self._client.insert_arrow(TABLE, _one_chunk(rows), self._database, settings)
-        except Exception as error:
-            raise sorted_error(error) from error
+        except CAUGHT as error:
+            # Without the server's text: it may quote values of rows, and this message is logged.
+            raise sorted_error(error, detail=False) from error
 
 
 def _one_chunk(rows: pa.Table) -> pa.Table:

@@ -1,0 +1,81 @@
+"""The writer: one block, one token, sorted failures."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from clickhouse_connect.driver.exceptions import DatabaseError
+
+from schemas.errors import FatalError, RejectedBatchError, SinkUnavailableError
+from sinks.usage_events import UsageEventWriter, arrow_schema
+from tests.usage_rows import as_table, random_rows
+
+START = datetime(2026, 11, 1, tzinfo=UTC)
+
+
+class Recorder:
+    """Stands for the client: keeps what it is asked to insert, or fails."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.calls: list[tuple[str, pa.Table, str | None, dict[str, Any]]] = []
+        self.error = error
+
+    def insert_arrow(
+        self,
+        table: str,
+        arrow_table: pa.Table,
+        database: str | None = None,
+        settings: dict[str, Any] | None = None,
+    ) -> None:
+        if self.error:
+            raise self.error
+        self.calls.append((table, arrow_table, database, settings or {}))
+
+
+def rows(seed: int) -> pa.Table:
+    return as_table(random_rows(seed, 10, START, timedelta(minutes=5)))
+
+
+def test_an_insert_carries_its_token_and_is_synchronous() -> None:
+    """The token goes with the insert, and async_insert cannot merge it with others."""
+    client = Recorder()
+    UsageEventWriter(client, "db").write(rows(1), "t:0:0-9:202611")
+    ((table, sent, database, settings),) = client.calls
+    assert (table, database, sent.num_rows) == ("usage_events", "db", 10)
+    assert settings["insert_deduplication_token"] == "t:0:0-9:202611"
+    assert settings["async_insert"] == 0
+
+
+def test_chunks_are_joined_into_one_record_batch() -> None:
+    """Chunks with dictionaries of their own become one batch of the same rows: one block."""
+    client = Recorder()
+    parts = [rows(1), rows(2)]
+    UsageEventWriter(client, "db").write(pa.concat_tables(parts), "t")
+    sent = client.calls[0][1]
+    assert len(sent.to_batches()) == 1
+    assert sent.to_pylist() == parts[0].to_pylist() + parts[1].to_pylist()
+
+
+def test_no_rows_no_insert() -> None:
+    """An empty block is no request."""
+    client = Recorder()
+    UsageEventWriter(client, "db").write(arrow_schema().empty_table(), "t")
+    assert client.calls == []
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [(252, SinkUnavailableError), (27, RejectedBatchError), (60, FatalError)]
+)
+def test_failures_are_sorted(code: int, kind: type[Exception]) -> None:
+    """The writer raises what happens next, never the driver's exception or the server's text."""
+    error = DatabaseError(f"Code: {code}. DB::Exception: secret", code=code)
+    with pytest.raises(kind) as caught:
+        UsageEventWriter(Recorder(error), "db").write(rows(1), "t")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_fault_of_ours_is_not_taken_for_the_servers() -> None:
+    """Anything but a failure of the server or network passes through and stops the worker."""
+    with pytest.raises(ZeroDivisionError):
+        UsageEventWriter(Recorder(ZeroDivisionError()), "db").write(rows(1), "t")
