@@ -2,39 +2,23 @@
 
 import threading
 import zlib
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
 
 import click
 
-from deploy.cli.sending import (
-    Meter,
-    check_directory,
-    now_ms,
-    print_json,
-    run_until_stopped,
-    send_blocks,
-)
-from deploy.cli.stack import data_dir_option, settings_for
+from deploy.cli.sending import Sending, Target, now_ms, target_options
 from deploy.local.published import openrouter_days
-from deploy.local.simulator.blocks import Block, Simulator
+from deploy.local.simulator.blocks import Simulator
 from deploy.local.simulator.faults import FaultRatios
 from deploy.local.simulator.pacing import Batches, live_batches, past_batches
 from deploy.local.simulator.population import Population, zones
-from deploy.local.simulator.publisher import Publisher
-from deploy.local.simulator.records_file import RecordsFile
 from deploy.local.simulator.seasons import DAY_MS, Calendar
-from deploy.local.simulator.truth import Truth, write_json
 from deploy.local.simulator.world import World, catalogue_world, openrouter_world
 from schemas.catalogue import load_shipped
 from schemas.errors import ConfigurationError
-from schemas.topics import USAGE_TOPIC
 
 WORLDS = ("openrouter-2026", "catalogue")
-COMPRESSIONS = ("lz4", "zstd", "none")
 _RATE = 200.0
 
 
@@ -51,11 +35,11 @@ class Plan:
     world: str
     seed: int
     drift: float
+    faults: FaultRatios
     rate: float | None
     events: int | None
     from_ms: int
     to_ms: int
-    faults: FaultRatios
 
     @property
     def id_prefix(self) -> str:
@@ -87,24 +71,11 @@ class Plan:
     "--faults",
     default="",
     metavar="KIND=RATIO,...",
-    help="duplicates, late, malformed, unknown_model, multiline; see below.",
+    help="duplicates, late, malformed, unknown_model, multiline: see above.",
 )
-@click.option(
-    "--truth",
-    "truth_file",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Write exact counts and sums of what was produced (JSON).",
-)
-@click.option(
-    "--out",
-    "out_file",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Also write every record as one line.",
-)
-@click.option("--no-publish", is_flag=True, help="Send nothing to Kafka.")
-@click.option("--compression", type=click.Choice(COMPRESSIONS), default="lz4", show_default=True)
-@data_dir_option
+@target_options
 def simulate(
+    target: Target,
     rate: float | None,
     events: int | None,
     from_: str | None,
@@ -113,11 +84,6 @@ def simulate(
     world: str,
     drift: float,
     faults: str,
-    truth_file: Path | None,
-    out_file: Path | None,
-    no_publish: bool,
-    compression: str,
-    data_dir: Path | None,
 ) -> None:
     """Send events of simulated gateways to Kafka.
 
@@ -139,76 +105,29 @@ def simulate(
 
     Prints one line of JSON when done. Exit code 1 if Kafka did not acknowledge everything.
     """
-    check_directory(truth_file)
-    check_directory(out_file)
-    started_ms = now_ms()
-    plan = _plan(world, seed, drift, rate, events, from_, to, faults, started_ms)
+    common = (world, seed, drift, FaultRatios.parse(faults))
+    plan = _plan(common, rate, events, from_, to, now_ms())
     market = _market(plan)
-    truth = Truth(market.names)
-    if no_publish:
-        publisher = None
-    else:
-        servers = settings_for(data_dir).kafka_bootstrap_servers
-        publisher = Publisher(servers, USAGE_TOPIC, compression=compression)
-    result = {"complete": False}
 
-    async def work(stop: threading.Event) -> None:
-        blocks = _simulator(plan, market).blocks(_batches(plan, stop))
-        if publisher is None:
-            result["complete"] = await _send(plan, blocks, None, out_file, truth, stop)
-        else:
-            async with publisher:
-                result["complete"] = await _send(plan, blocks, publisher, out_file, truth, stop)
+    async def work(sending: Sending) -> bool:
+        blocks = _simulator(plan, market).blocks(_batches(plan, sending.stop))
+        return await sending.send(blocks, "simulating", plan.events)
 
-    try:
-        run_until_stopped(work)
-    finally:
-        report = {
-            "id_prefix": plan.id_prefix,
-            "arguments": asdict(plan),
-            "acknowledged": publisher.acknowledged if publisher else 0,
-            **result,
-            **truth.report(),
-        }
-        if truth_file is not None:
-            write_json(truth_file, report)
-    print_json(_without_models(report) | {"seconds": (now_ms() - started_ms) / 1000})
-
-
-async def _send(
-    plan: Plan,
-    blocks: Iterator[Block],
-    publisher: Publisher | None,
-    out_file: Path | None,
-    truth: Truth,
-    stop: threading.Event,
-) -> bool:
-    with Meter("simulating", plan.events) as meter:
-        if out_file is None:
-            return await send_blocks(
-                blocks, publisher=publisher, out=None, truth=truth, stop=stop, advance=meter.advance
-            )
-        with RecordsFile(out_file) as out:
-            return await send_blocks(
-                blocks, publisher=publisher, out=out, truth=truth, stop=stop, advance=meter.advance
-            )
+    about = {"id_prefix": plan.id_prefix, "arguments": asdict(plan)}
+    target.run(work, market.names, about)
 
 
 def _plan(
-    world: str,
-    seed: int,
-    drift: float,
+    common: tuple[str, int, float, FaultRatios],
     rate: float | None,
     events: int | None,
     from_: str | None,
     to: str | None,
-    faults: str,
     started_ms: int,
 ) -> Plan:
-    ratios = FaultRatios.parse(faults)
     past = from_ is not None or to is not None or (events is not None and rate is None)
     if not past:
-        return Plan(world, seed, drift, rate or _RATE, events, started_ms, started_ms, ratios)
+        return Plan(*common, rate or _RATE, events, started_ms, started_ms)
     to_ms = _time_ms(to) if to else started_ms
     from_ms = _time_ms(from_) if from_ else to_ms - DAY_MS
     if from_ms >= to_ms:
@@ -216,7 +135,7 @@ def _plan(
     if events is None and rate is None:
         raise ConfigurationError("say how many: --events N, or --rate N per second of the past")
     count = events or max(1, round((rate or 0) * (to_ms - from_ms) / 1000))
-    return Plan(world, seed, drift, None, count, from_ms, to_ms, ratios)
+    return Plan(*common, None, count, from_ms, to_ms)
 
 
 def _time_ms(text: str) -> int:
@@ -258,14 +177,3 @@ def _batches(plan: Plan, stop: threading.Event) -> Batches:
     assert plan.events is not None
     calendar = Calendar(plan.from_ms, plan.to_ms, zones())
     return past_batches(calendar, plan.events, plan.seed)
-
-
-def _without_models(report: dict[str, Any]) -> dict[str, Any]:
-    """Return the report short enough for a line."""
-    return {
-        name: {key: item for key, item in value.items() if key != "models"}
-        if isinstance(value, dict)
-        else value
-        for name, value in report.items()
-        if name != "malformed_by_kind"
-    }

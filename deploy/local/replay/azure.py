@@ -53,7 +53,7 @@ def _block(requests: pl.DataFrame) -> Block:
             unknown.alias("cost_nanousd"),
             pl.lit(False).alias("again"),
         ),
-        last_time_ms=int(requests["time_ms"][-1]),
+        times_ms=requests["time_ms"].to_numpy(),
     )
 
 

@@ -58,6 +58,11 @@ class Replay:
     def id_prefix(self) -> str:
         return f"synthetic:openrouter-2026-{self.events_per_day}-"
 
+    @property
+    def end_number(self) -> int:
+        """Return the number after the last event."""
+        return len(self.days) * self.events_per_day
+
     def first_number(self, last_days: int) -> int:
         """Return the number of the first event of the last days."""
         return (len(self.days) - last_days) * self.events_per_day
@@ -140,7 +145,7 @@ class Replay:
             keys=sessions.keys,
             key_hashes=sessions.key_hashes,
             facts=facts_of(frame),
-            last_time_ms=int(times_ms[-1]),
+            times_ms=times_ms,
         )
 
 

@@ -39,14 +39,14 @@ class Block:
             null where the event has none, and ``again`` for a record sent a second time.
         faults: How many records have each fault.
         malformed: How many malformed records there are of each kind.
-        last_time_ms: Event time reached.
+        times_ms: When each record is sent if time runs as it did; late events are sent late.
     """
 
     values: list[bytes]
     keys: list[bytes]
     key_hashes: UInt32s
     facts: pl.DataFrame
-    last_time_ms: int
+    times_ms: Int64s
     faults: dict[str, int] = field(default_factory=dict)
     malformed: dict[str, int] = field(default_factory=dict)
 
@@ -60,6 +60,7 @@ class Block:
             keys=[self.keys[row] for row in rows],
             key_hashes=self.key_hashes[rows],
             facts=self.facts[rows],
+            times_ms=self.times_ms[rows],
         )
 
 
@@ -116,7 +117,7 @@ class Simulator:
             keys=sessions.keys,
             key_hashes=sessions.key_hashes,
             facts=facts_of(frame.filter(pl.Series(valid))),
-            last_time_ms=int(times_ms[-1]),
+            times_ms=times_ms,
             faults={name: len(rows) for name, rows in chosen.items() if name != "duplicates"},
             malformed=malformed,
         )
@@ -163,7 +164,7 @@ def _selected(values: list[bytes], sessions: Sessions, frame: pl.DataFrame, rows
         keys=[sessions.keys[row] for row in rows],
         key_hashes=sessions.key_hashes[rows],
         facts=facts_of(frame[rows]).with_columns(again=True),
-        last_time_ms=0,
+        times_ms=frame["time_ms"].to_numpy()[rows],
         faults={"duplicates": len(rows)},
     )
 
@@ -174,7 +175,7 @@ def _appended(block: Block, more: Block) -> Block:
         keys=block.keys + more.keys,
         key_hashes=np.concatenate([block.key_hashes, more.key_hashes]),
         facts=pl.concat([block.facts, more.facts]),
-        last_time_ms=block.last_time_ms,
+        times_ms=np.concatenate([block.times_ms, more.times_ms]),
         faults=block.faults | more.faults,
         malformed=block.malformed,
     )

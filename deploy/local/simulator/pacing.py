@@ -43,12 +43,27 @@ def live_batches(rate: float, events: int | None, now_ms: Clock, stop: threading
 
 
 def at_speed(
-    blocks: Iterator[Block], speed: float, first_ms: int, now_ms: Clock, stop: threading.Event
+    blocks: Iterator[Block], speed: float, now_ms: Clock, stop: threading.Event
 ) -> Iterator[Block]:
-    """Yield each block when its last event is due, time running ``speed`` times faster."""
-    start_ms = now_ms()
+    """Yield the events when they are due, time running ``speed`` times faster than it did.
+
+    Args:
+        blocks: Without faults, in order of time.
+        speed: More than 0.
+        now_ms: The wall clock, epoch milliseconds.
+        stop: Ends the iteration when set.
+    """
+    start_ms, first_ms = now_ms(), None
     for block in blocks:
-        wait_ms = start_ms + (block.last_time_ms - first_ms) / speed - now_ms()
-        if stop.wait(max(wait_ms, 0) / 1000):
-            return
-        yield block
+        first_ms = int(block.times_ms[0]) if first_ms is None else first_ms
+        sent, count = 0, len(block.values)
+        while sent < count:
+            if stop.is_set():
+                return
+            reached_ms = first_ms + (now_ms() - start_ms) * speed
+            due = int(np.searchsorted(block.times_ms, reached_ms, side="right"))
+            if due > sent:
+                yield block.take(list(range(sent, due)))
+                sent = due
+            else:
+                stop.wait(_TICK_SECONDS)

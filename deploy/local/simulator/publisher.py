@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from deploy.local.simulator.partitions import UInt32s, partitions_of
@@ -20,19 +20,21 @@ from schemas.errors import SinkUnavailableError
 # Uncompressed bytes of a record batch: some 450 events.
 _BATCH_BYTES = 256 * 1024
 _BROKER_WAIT_MS = 60_000
+COMPRESSIONS = ("lz4", "zstd", "none")
 
 
 class Publisher:
     """A producer for one topic. Memory is bounded: aiokafka queues one batch per partition.
 
     Attributes:
+        servers: The brokers' addresses.
         acknowledged: Records that all replicas have.
         next_offsets: After the last acknowledged record, by partition.
     """
 
     def __init__(self, bootstrap_servers: str, topic: str, *, compression: str = "lz4") -> None:
         self._topic = topic
-        self._servers = bootstrap_servers
+        self.servers = bootstrap_servers
         self._compression = None if compression == "none" else compression
         self._waiting: set[asyncio.Future[Any]] = set()
         self._error: BaseException | None = None
@@ -42,7 +44,7 @@ class Publisher:
 
     async def __aenter__(self) -> Self:
         self._producer = AIOKafkaProducer(
-            bootstrap_servers=self._servers,
+            bootstrap_servers=self.servers,
             enable_idempotence=True,
             acks="all",
             compression_type=self._compression,
@@ -55,7 +57,7 @@ class Publisher:
         except KafkaError as error:
             await self._producer.stop()
             raise SinkUnavailableError(
-                f"no kafka at {self._servers}: {_fact(error)}; is the stack up?"
+                f"no kafka at {self.servers}: {_fact(error)}; is the stack up?"
             ) from error
         self._partition_count = len(partitions)
         return self
@@ -135,8 +137,6 @@ async def end_offsets(bootstrap_servers: str, topic: str) -> dict[int, int]:
     Raises:
         SinkUnavailableError: If the broker does not answer or has no such topic.
     """
-    from aiokafka import AIOKafkaConsumer
-
     consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap_servers)
     try:
         await consumer.start()
