@@ -172,7 +172,9 @@ def _rows(file: Path, columns: tuple[str, ...]) -> Iterator[_Row]:
                     count = len(reader.fieldnames or ())
                     raise ConfigurationError(f"{file} line {row.line}: must have {count} columns")
                 yield row
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {file}: {error.strerror}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
         raise ConfigurationError(f"cannot read {file}: {error}") from None
 
 

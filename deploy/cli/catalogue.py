@@ -1,0 +1,367 @@
+"""``tokentide catalogue``: publish, look at and change what is known of models."""
+
+import difflib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+import orjson
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from deploy.cli.catalogue_topic import read_values, write_values
+from deploy.cli.stack import data_dir_option, settings_for
+from schemas.catalogue import (
+    Catalogue,
+    Model,
+    Price,
+    Resolution,
+    decode_model,
+    encode_model,
+    load_directory,
+    load_shipped,
+    origin,
+    price_at,
+    size_class,
+)
+from schemas.catalogue_files import COLUMNS, day_start_ms, parse_column, picousd_per_token
+from schemas.errors import ConfigurationError, FatalError, RecordError
+from schemas.model import model_from_members
+from sinks.clickhouse import CAUGHT, ClickHouseAddress, connect, sorted_error
+from streams.settings import Settings
+
+UNRESOLVED_SQL = """
+SELECT
+    model_raw,
+    count() AS requests,
+    sum(ifNull(tokens_prompt, 0)) + sum(ifNull(tokens_completion, 0)) AS tokens,
+    toString(max(occurred_at)) AS last_seen
+FROM usage_events
+WHERE model = 'unknown'
+GROUP BY model_raw
+ORDER BY tokens DESC, requests DESC, model_raw
+LIMIT {rows_max:UInt32}
+"""
+
+
+@click.group()
+def catalogue() -> None:
+    """Publish, look at and change what is known of models.
+
+    Workers follow the topic llm-models-v1: what is published here is used from their next batch
+    on, without a restart. Events stored before keep what was known then.
+    """
+
+
+@catalogue.command()
+@click.option(
+    "--file",
+    "directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Directory with models.csv, aliases.csv and price_history.csv [default: those shipped].",
+)
+@click.option(
+    "--all", "everything", is_flag=True, help="Also publish models that are there already."
+)
+@click.option(
+    "--delete-missing",
+    is_flag=True,
+    help="Delete models that are on the topic and not in the files.",
+)
+@data_dir_option
+def publish(
+    directory: Path | None, everything: bool, delete_missing: bool, data_dir: Path | None
+) -> None:
+    """Publish the models of the files to the topic: only those that differ from it.
+
+    Running it again is safe. It replaces changes made with `tokentide catalogue edit`.
+    """
+    servers = settings_for(data_dir).kafka_bootstrap_servers
+    source = load_directory(directory) if directory else load_shipped()
+    if not source.models:
+        raise ConfigurationError(f"{directory}/models.csv holds no model")
+    wanted = {model_id: encode_model(model) for model_id, model in source.models.items()}
+    present = read_values(servers)
+    changes = changed_values(wanted, present, everything=everything, delete=delete_missing)
+    _write(servers, changes)
+    click.echo(_published_text(wanted, present, changes, delete_missing))
+    if source.ambiguous:
+        names = ", ".join(source.ambiguous[:10])
+        click.echo(
+            f"{len(source.ambiguous)} aliases of two models resolve to nothing: {names}", err=True
+        )
+
+
+def changed_values(
+    wanted: Mapping[str, bytes], present: Mapping[str, bytes], *, everything: bool, delete: bool
+) -> dict[str, bytes | None]:
+    """Return what must be written to turn ``present`` into ``wanted``: key -> value or deletion."""
+    changes: dict[str, bytes | None] = {
+        key: value for key, value in wanted.items() if everything or present.get(key) != value
+    }
+    if delete:
+        changes |= dict.fromkeys(sorted(set(present) - set(wanted)))
+    return changes
+
+
+def _published_text(
+    wanted: Mapping[str, bytes],
+    present: Mapping[str, bytes],
+    changes: Mapping[str, bytes | None],
+    delete_missing: bool,
+) -> str:
+    published = [key for key, value in changes.items() if value is not None]
+    new = sum(key not in present for key in published)
+    parts = [
+        f"{len(published)} models published ({new} new)",
+        f"{len(wanted) - len(published)} unchanged",
+    ]
+    if missing := len(set(present) - set(wanted)):
+        parts.append(
+            f"{missing} deleted"
+            if delete_missing
+            else f"{missing} only on the topic, kept (--delete-missing deletes them)"
+        )
+    return ", ".join(parts)
+
+
+def _write(servers: str, changes: Mapping[str, bytes | None]) -> None:
+    with Progress(
+        TextColumn("publishing models"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=len(changes) < 2,
+    ) as progress:
+        task = progress.add_task("", total=len(changes))
+        write_values(servers, changes, written=lambda: progress.advance(task))
+
+
+@catalogue.command()
+@click.argument("name", metavar="MODEL")
+@click.option("--topic", "from_topic", is_flag=True, help="Ask the topic, not the shipped files.")
+@click.option("--prices", is_flag=True, help="List all dated prices.")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text")
+@data_dir_option
+def show(name: str, from_topic: bool, prices: bool, form: str, data_dir: Path | None) -> None:
+    """Show which model the name MODEL means, and what is known of it.
+
+    MODEL is a name as events carry it: an id, an alias, with :variant or date. Exit code 1 when it
+    resolves to nothing.
+    """
+    known = _topic_catalogue(data_dir) if from_topic else load_shipped()
+    resolution = known.resolve(name)
+    if resolution is None:
+        raise FatalError(f"{name} is unresolved{_similar(name, known)}")
+    described = _described(resolution, int(time.time() * 1000))
+    if form == "json":
+        members = {**described, "prices": [asdict(price) for price in resolution.model.prices]}
+        click.echo(orjson.dumps(members, option=orjson.OPT_INDENT_2))
+        return
+    for label, value in described.items():
+        click.echo(f"{label:<29} {_shown(value)}")
+    if prices:
+        for price in resolution.model.prices:
+            click.echo(f"price from {_utc(price.valid_from_ms):<18} {_price_text(price)}")
+
+
+def _topic_catalogue(data_dir: Path | None) -> Catalogue:
+    models = []
+    for key, value in read_values(settings_for(data_dir).kafka_bootstrap_servers).items():
+        try:
+            models.append(decode_model(value, key.encode()))
+        except RecordError as error:
+            click.echo(f"skipped on the topic: {key}: {error}", err=True)
+    return Catalogue.of(models)
+
+
+def _similar(name: str, known: Catalogue) -> str:
+    names = [*known.models, *(alias for model in known.models.values() for alias in model.aliases)]
+    close = difflib.get_close_matches(name.strip().lower(), names, n=3, cutoff=0.75)
+    return f"; similar names: {', '.join(close)}" if close else ""
+
+
+def _described(resolution: Resolution, now_ms: int) -> dict[str, object]:
+    model = resolution.model
+    members = {
+        name: value
+        for name, value in asdict(model).items()
+        if name not in ("model_id", "aliases", "prices")
+    }
+    price = None if resolution.variant else price_at(model, now_ms)
+    return {
+        "model_id": model.model_id,
+        "variant": resolution.variant or None,
+        **members,
+        "origin": origin(model),
+        "size_class": size_class(model),
+        "price_prompt_usd_per_mtok": price and price.prompt_picousd_per_token / 10**6,
+        "price_completion_usd_per_mtok": price and price.completion_picousd_per_token / 10**6,
+        "price_valid_from": price and _utc(price.valid_from_ms),
+        "price_changes": len(model.prices),
+        "aliases": model.aliases,
+    }
+
+
+def _shown(value: object) -> str:
+    if value is None or value == ():
+        return "-"
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _utc(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def _price_text(price: Price) -> str:
+    prompt = price.prompt_picousd_per_token / 10**6
+    completion = price.completion_picousd_per_token / 10**6
+    return f"{prompt:g} / {completion:g} USD per million prompt / completion tokens"
+
+
+@catalogue.command()
+@click.argument("model_id")
+@click.argument("fields", nargs=-1, metavar="[FIELD=VALUE]...")
+@click.option("--alias", "aliases", multiple=True, help="Add a name. May be repeated.")
+@click.option(
+    "--price",
+    metavar="PROMPT/COMPLETION[@DATE]",
+    help="List price in USD per million tokens from now, or from 00:00 UTC of DATE (YYYY-MM-DD) on.",
+)
+@click.option("--new", is_flag=True, help="Add a model that the topic does not know yet.")
+@data_dir_option
+def edit(
+    model_id: str,
+    fields: Sequence[str],
+    aliases: Sequence[str],
+    price: str | None,
+    new: bool,
+    data_dir: Path | None,
+) -> None:
+    """Change one model on the topic: workers use it from their next batch on.
+
+    FIELD is a column of models.csv (vendor, vendor_country, open_weights, license, total_params_b,
+    reasoning, aliases, ...); lists are separated by |. An empty VALUE makes it unknown.
+
+    \b
+    tokentide catalogue edit poolside/laguna-m.1 vendor_country=US
+    tokentide catalogue edit acme/rocket-2 vendor=acme --alias rocket-2 --price 0.5/1.5 --new
+    """
+    servers = settings_for(data_dir).kafka_bootstrap_servers
+    present = read_values(servers)
+    if new == (model_id in present):
+        hint = (
+            "is on the topic already: leave out --new" if new else "is not on the topic: see --new"
+        )
+        raise FatalError(f"{model_id} {hint}")
+    try:
+        old = Model(model_id) if new else decode_model(present[model_id])
+        changed = edited(old, fields, aliases, price, int(time.time() * 1000))
+    except RecordError as error:
+        raise FatalError(f"{model_id}: {error}") from None
+    value = encode_model(changed)
+    if value == present.get(model_id):
+        click.echo(f"{model_id}: unchanged")
+        return
+    write_values(servers, {model_id: value})
+    click.echo(f"{model_id}: published")
+
+
+def edited(
+    model: Model, fields: Sequence[str], aliases: Sequence[str], price: str | None, now_ms: int
+) -> Model:
+    """Return the model with ``FIELD=VALUE`` texts applied, aliases added and a price added.
+
+    Raises:
+        click.UsageError: A text cannot be read.
+        RecordError: A value cannot be right.
+    """
+    members: dict[str, object] = asdict(model)
+    for text in fields:
+        column, equals, value = text.partition("=")
+        if not equals or column not in COLUMNS or column == "model_id":
+            known = ", ".join(name for name in COLUMNS if name != "model_id")
+            raise click.UsageError(f"{text!r} is not FIELD=VALUE; fields: {known}")
+        try:
+            members[column] = parse_column(column, value)
+        except ValueError as error:
+            raise click.UsageError(f"{column} {error}, is {value!r}") from None
+    names = members["aliases"] or ()
+    assert isinstance(names, list | tuple)
+    members["aliases"] = sorted({*names, *aliases})
+    if price is not None:
+        added = _read_price(price, now_ms)
+        kept = {old.valid_from_ms: old for old in model.prices} | {added.valid_from_ms: added}
+        members["prices"] = [asdict(kept[from_ms]) for from_ms in sorted(kept)]
+    return model_from_members(members)
+
+
+def _read_price(text: str, now_ms: int) -> Price:
+    amounts, at, day = text.partition("@")
+    prompt, slash, completion = amounts.partition("/")
+    try:
+        if not slash:
+            raise ValueError("must be PROMPT/COMPLETION[@DATE]")
+        from_ms = day_start_ms(day) if at else now_ms
+        return Price(from_ms, picousd_per_token(prompt), picousd_per_token(completion))
+    except ValueError as error:
+        raise click.UsageError(f"--price {error}, is {text!r}") from None
+
+
+@catalogue.command()
+@click.argument("model_id")
+@data_dir_option
+def remove(model_id: str, data_dir: Path | None) -> None:
+    """Delete one model from the topic: its events are stored as unknown from then on."""
+    servers = settings_for(data_dir).kafka_bootstrap_servers
+    if model_id not in read_values(servers):
+        raise FatalError(f"{model_id} is not on the topic")
+    write_values(servers, {model_id: None})
+    click.echo(f"{model_id}: deleted")
+
+
+@catalogue.command()
+@click.option("--limit", "rows_max", type=click.IntRange(1, 10_000), default=20, show_default=True)
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table")
+@data_dir_option
+def unresolved(rows_max: int, form: str, data_dir: Path | None) -> None:
+    """List the names that were stored as unknown, those with the most tokens first.
+
+    To teach the catalogue one of them: tokentide catalogue edit MODEL --alias NAME.
+    """
+    rows = _query_unresolved(settings_for(data_dir), rows_max)
+    columns = ("model_raw", "requests", "tokens", "last_seen")
+    if form == "json":
+        click.echo(orjson.dumps([dict(zip(columns, row, strict=True)) for row in rows]))
+        return
+    table = Table(*columns)
+    for name, requests, tokens, last_seen in rows:
+        table.add_row(str(name), f"{requests:,}", f"{tokens:,}", str(last_seen))
+    Console().print(table)
+
+
+def _query_unresolved(settings: Settings, rows_max: int) -> list[Sequence[object]]:
+    client = connect(
+        ClickHouseAddress(
+            host=settings.clickhouse_host,
+            port=settings.clickhouse_port,
+            user=settings.clickhouse_reader_user,
+            password=settings.clickhouse_reader_password.get_secret_value(),
+            database=settings.clickhouse_database,
+            secure=settings.clickhouse_secure,
+            connect_timeout_seconds=settings.clickhouse_connect_timeout_seconds,
+            request_timeout_seconds=settings.clickhouse_request_timeout_seconds,
+        )
+    )
+    try:
+        result = client.query(UNRESOLVED_SQL, parameters={"rows_max": rows_max})
+    except CAUGHT as error:
+        raise sorted_error(error) from error
+    finally:
+        client.close()
+    return list(result.result_rows)
