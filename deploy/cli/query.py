@@ -2,6 +2,8 @@
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -154,7 +156,7 @@ def print_table(client: HttpClient, sql: str, values: dict[str, str]) -> None:
     shown = first[:TABLE_ROWS_MAX]
     table = Table(box=None, header_style="bold", pad_edge=False)
     for at, name in enumerate(names):
-        number = any(isinstance(row[at], int | float) or _is_decimal(row[at]) for row in shown)
+        number = any(isinstance(row[at], int | float | Decimal) for row in shown)
         table.add_column(name, justify="right" if number else "left", overflow="fold")
     for row in shown:
         table.add_row(*map(_cell, row))
@@ -166,9 +168,11 @@ def print_table(client: HttpClient, sql: str, values: dict[str, str]) -> None:
         click.echo(f"first {TABLE_ROWS_MAX} rows; use --format csv or json for all", err=True)
 
 
-def _is_decimal(value: Any) -> bool:
-    return type(value).__name__ == "Decimal"
-
-
 def _cell(value: Any) -> Text:
-    return Text("null", style="dim") if value is None else Text(str(value))
+    if value is None:
+        return Text("null", style="dim")
+    if isinstance(value, datetime):
+        return Text(
+            f"{value:%Y-%m-%d %H:%M:%S}" + (f".{value:%f}"[:4] if value.microsecond else "")
+        )
+    return Text(str(value))

@@ -25,6 +25,7 @@ from streams.settings import Settings
 REFRESH_SECONDS = 1.0
 RATE_SECONDS = 10
 LIVE_SECONDS = 60
+UNNAMED = ("other", "unknown")
 SIDE_BY_SIDE_COLUMNS = 130
 EXAMPLE = "SELECT * FROM share_last_hour WHERE dimension = 'model'"
 # Changes below this many percentage points are drawn as none.
@@ -232,7 +233,8 @@ def picture(
             both = Table.grid(padding=(0, 3, 0, 0), pad_edge=False)
             both.add_row(*tables)
             tables = [both]
-        parts += [Text(), *tables]
+        for table in tables:
+            parts += [Text(), table]
     parts += [
         Text(),
         Text(f"SQL  {address}", overflow="fold"),
@@ -268,10 +270,12 @@ def _table(title: str, shares: Sequence[Share], width: int) -> Table:
         table.add_column("", width=bar_cells, no_wrap=True)
     table.add_column("tokens", justify="right", width=7)
     table.add_column("requests", justify="right", width=8)
-    largest = max((share.share or 0.0 for share in shares), default=0.0)
+    largest = max((s.share or 0.0 for s in shares if s.value not in UNNAMED), default=0.0)
     for share in shares:
-        style = "dim" if share.value in ("other", "unknown") else ""
-        bar = [Text(_bar(share.share, largest, bar_cells), style="cyan")] if bar_cells >= 5 else []
+        unnamed = share.value in UNNAMED
+        style = "dim" if unnamed else ""
+        cells = 0 if unnamed else bar_cells
+        bar = [Text(_bar(share.share, largest, cells), style="cyan")] if bar_cells >= 5 else []
         table.add_row(
             Text(share.value, style=style),
             "" if share.share is None else f"{100 * share.share:.1f}%",
@@ -299,10 +303,11 @@ def _bar(share: float | None, largest: float, cells: int) -> str:
 
 
 def _short(count: int) -> str:
-    """A count in at most six characters: 999, 12.3k, 4.56M."""
+    """A count in at most five characters, three digits of it significant: 999, 12.3k, 4.56M."""
     for size, unit in ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k")):
         if count >= size:
-            return f"{count / size:.3g}{unit}" if count < 1000 * size else f"{count // size}{unit}"
+            value = count / size
+            return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}{unit}"
     return str(count)
 
 
