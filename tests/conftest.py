@@ -1,0 +1,148 @@
+"""Real parts for tests: a Kafka broker and a ClickHouse engine, each started once per session."""
+
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+
+from deploy.local.kafka_admin import admin_client, kafka_answers
+from deploy.local.processes import Child, free_port, last_lines
+
+START_SECONDS_MAX = 180.0
+"""Longest wait for a part; the first start on a machine downloads Kafka's jars."""
+STOP_SECONDS_MAX = 30.0
+PROJECT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class ClickHouseAddress:
+    """Where the session's ClickHouse is and who may use it."""
+
+    host: str
+    port: int
+    writer_user: str
+    writer_password: str
+    reader_user: str
+    reader_password: str
+
+
+def tokentide(*arguments: str) -> list[str]:
+    """Return the command line of a ``tokentide`` command of this checkout."""
+    return [sys.executable, "-m", "deploy.cli.main", *arguments]
+
+
+def environment(**settings: object) -> dict[str, str]:
+    """Return the environment with only the given ``TOKENTIDE_`` settings, names in lower case."""
+    own = {f"TOKENTIDE_{name.upper()}": str(value) for name, value in settings.items()}
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("TOKENTIDE_")}
+    return {**inherited, "PYTHONPATH": str(PROJECT), **own}
+
+
+def run_tokentide(
+    *arguments: str, timeout_seconds: float = START_SECONDS_MAX, **settings: object
+) -> subprocess.CompletedProcess[str]:
+    """Run a ``tokentide`` command to its end."""
+    return subprocess.run(
+        tokentide(*arguments),
+        env=environment(**settings),
+        capture_output=True,
+        text=True,
+        timeout=timeout_seconds,
+        check=False,
+    )
+
+
+@contextmanager
+def running(
+    name: str,
+    command: Sequence[str],
+    log: Path,
+    answers: Callable[[], bool],
+    **settings: object,
+) -> Iterator[Child]:
+    """Run a part until the block ends; fails with its last log lines if it does not answer."""
+    child = Child(name, command, log, environment(**settings))
+    child.start()
+    try:
+        deadline = time.monotonic() + START_SECONDS_MAX
+        while not answers():
+            if child.exit_code is not None or time.monotonic() > deadline:
+                pytest.fail(f"{name} does not answer: {' | '.join(last_lines(log, 5))}")
+            time.sleep(0.1)
+        yield child
+    finally:
+        child.stop(STOP_SECONDS_MAX)
+
+
+def http_answers(url: str) -> bool:
+    """Return whether a GET of ``url`` succeeds."""
+    try:
+        with urlopen(url, timeout=5) as response:
+            return bool(response.status == 200)
+    except (URLError, OSError):
+        return False
+
+
+@pytest.fixture(scope="session")
+def kafka_bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a real broker, the same for the whole session: use fresh topics and groups."""
+    directory = tmp_path_factory.mktemp("kafka")
+    address = f"127.0.0.1:{free_port()}"
+    command = tokentide("kafka", "--data-dir", str(directory), "--port", address.split(":")[1])
+    with running("kafka", command, directory / "out.log", lambda: kafka_answers(address)):
+        yield address
+
+
+@pytest.fixture(scope="session")
+def clickhouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseAddress]:
+    """A real ClickHouse engine, the same for the whole session: use fresh databases."""
+    directory = tmp_path_factory.mktemp("clickhouse")
+    address = ClickHouseAddress("127.0.0.1", free_port(), "writer", "writer-local", "reader", "")
+    command = tokentide("clickhouse", "--data-dir", str(directory), "--port", str(address.port))
+    url = f"http://{address.host}:{address.port}/ping"
+    with running("clickhouse", command, directory / "out.log", lambda: http_answers(url)):
+        yield address
+
+
+def fresh_name(prefix: str) -> str:
+    """Return a name nobody has used: random, the session's parts are shared."""
+    return f"{prefix}_{secrets.token_hex(6)}"
+
+
+@pytest.fixture
+def fresh_database() -> str:
+    """Name of a ClickHouse database that does not exist."""
+    return fresh_name("test")
+
+
+@pytest.fixture
+def fresh_group() -> str:
+    """Name of a consumer group that does not exist."""
+    return fresh_name("group")
+
+
+@pytest.fixture
+def fresh_topic(kafka_bootstrap: str) -> Callable[..., str]:
+    """Create a topic under a fresh name: ``fresh_topic(partitions=4, **config)``.
+
+    Underscores in a setting's name stand for dots: ``cleanup_policy="compact"``.
+    """
+
+    def create(partitions: int = 1, **config: str) -> str:
+        name = fresh_name("topic").replace("_", "-")
+        configs = {key.replace("_", "."): value for key, value in config.items()}
+        wanted = {"num_partitions": partitions, "replication_factor": 1, "configs": configs}
+        with admin_client(kafka_bootstrap) as admin:
+            admin.create_topics({name: wanted}, wait_for_metadata=True)
+        return name
+
+    return create
