@@ -12,7 +12,7 @@ DAY_MS = 86_400_000
 # Local hour of most traffic, the quietest hour as a share of it, and Saturday and Sunday as a
 # share of a working day.
 _PEAK_HOUR = 15
-_NIGHT = 0.35
+_NIGHT = 0.2
 _WEEKEND = 0.75
 # 1 January 1970 was a Thursday: Saturdays are days 2, 9, 16 ...
 _SATURDAY, _SUNDAY = 2, 3
