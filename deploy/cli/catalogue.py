@@ -3,7 +3,7 @@
 import difflib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from deploy.cli.catalogue_topic import read_values, write_values
+from deploy.cli.catalogue_topic import Stored, read_values, write_values
 from deploy.cli.stack import data_dir_option, settings_for
 from schemas.catalogue import (
     Catalogue,
@@ -65,7 +65,7 @@ def catalogue() -> None:
     help="Directory with models.csv, aliases.csv and price_history.csv [default: those shipped].",
 )
 @click.option(
-    "--all", "everything", is_flag=True, help="Also publish models that are there already."
+    "--all", "everything", is_flag=True, help="Publish all of them, over edits and what is equal."
 )
 @click.option(
     "--delete-missing",
@@ -78,17 +78,17 @@ def publish(
 ) -> None:
     """Publish the models of the files to the topic: only those that differ from it.
 
-    Running it again is safe. It replaces changes made with `tokentide catalogue edit`.
+    Models changed by `tokentide catalogue edit` stay as they are, unless with --all. Running it
+    again is safe.
     """
     servers = settings_for(data_dir).kafka_bootstrap_servers
     source = load_directory(directory) if directory else load_shipped()
     if not source.models:
         raise ConfigurationError(f"{directory}/models.csv holds no model")
     wanted = {model_id: encode_model(model) for model_id, model in source.models.items()}
-    present = read_values(servers)
-    changes = changed_values(wanted, present, everything=everything, delete=delete_missing)
-    _write(servers, changes)
-    click.echo(_published_text(wanted, present, changes, delete_missing))
+    plan = plan_publish(wanted, read_values(servers), everything=everything, delete=delete_missing)
+    _write(servers, plan.changes)
+    click.echo(plan.summary)
     if source.ambiguous:
         names = ", ".join(source.ambiguous[:10])
         click.echo(
@@ -96,50 +96,66 @@ def publish(
         )
 
 
-def changed_values(
-    wanted: Mapping[str, bytes], present: Mapping[str, bytes], *, everything: bool, delete: bool
-) -> dict[str, bytes | None]:
-    """Return what must be written to turn ``present`` into ``wanted``: key -> value or deletion."""
-    changes: dict[str, bytes | None] = {
-        key: value for key, value in wanted.items() if everything or present.get(key) != value
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What `publish` is to write: model id -> value, or ``None`` to delete; and a line about it."""
+
+    changes: dict[str, bytes | None]
+    summary: str
+
+
+def plan_publish(
+    wanted: Mapping[str, bytes], stored: Mapping[str, Stored], *, everything: bool, delete: bool
+) -> Plan:
+    """Return how to bring the topic from ``stored`` to ``wanted``.
+
+    Args:
+        wanted: Encoded models of the files.
+        stored: What the topic holds.
+        everything: Also write what is equal, and what somebody has edited.
+        delete: Delete what the files do not have.
+    """
+    differ = {
+        key for key, value in wanted.items() if key not in stored or stored[key].value != value
     }
-    if delete:
-        changes |= dict.fromkeys(sorted(set(present) - set(wanted)))
-    return changes
-
-
-def _published_text(
-    wanted: Mapping[str, bytes],
-    present: Mapping[str, bytes],
-    changes: Mapping[str, bytes | None],
-    delete_missing: bool,
-) -> str:
-    published = [key for key, value in changes.items() if value is not None]
-    new = sum(key not in present for key in published)
+    edits = {key for key in differ & set(stored) if _is_edit(key, stored[key])}
+    written = set(wanted) if everything else differ - edits
+    missing = set(stored) - set(wanted)
+    changes: dict[str, bytes | None] = {key: wanted[key] for key in sorted(written)}
+    changes |= dict.fromkeys(sorted(missing) if delete else ())
     parts = [
-        f"{len(published)} models published ({new} new)",
-        f"{len(wanted) - len(published)} unchanged",
+        f"{len(written)} models published ({len(written - set(stored))} new)",
+        f"{len(set(wanted) - written - edits)} unchanged",
     ]
-    if missing := len(set(present) - set(wanted)):
-        parts.append(
-            f"{missing} deleted"
-            if delete_missing
-            else f"{missing} only on the topic, kept (--delete-missing deletes them)"
-        )
-    return ", ".join(parts)
+    if kept := len(edits - written):
+        parts.append(f"{kept} edited, kept (--all replaces them)")
+    if missing:
+        kept_text = "only on the topic, kept (--delete-missing deletes them)"
+        parts.append(f"{len(missing)} {'deleted' if delete else kept_text}")
+    return Plan(changes, ", ".join(parts))
+
+
+def _is_edit(key: str, stored: Stored) -> bool:
+    """Somebody's own record; one that cannot be decoded is not worth keeping."""
+    try:
+        decode_model(stored.value, key.encode())
+    except RecordError:
+        return False
+    return not stored.from_files
 
 
 def _write(servers: str, changes: Mapping[str, bytes | None]) -> None:
+    console = Console(stderr=True)
     with Progress(
         TextColumn("publishing models"),
         BarColumn(),
         MofNCompleteColumn(),
-        console=Console(stderr=True),
+        console=console,
         transient=True,
-        disable=len(changes) < 2,
+        disable=not console.is_terminal,
     ) as progress:
         task = progress.add_task("", total=len(changes))
-        write_values(servers, changes, written=lambda: progress.advance(task))
+        write_values(servers, changes, from_files=True, written=lambda: progress.advance(task))
 
 
 @catalogue.command()
@@ -172,9 +188,9 @@ def show(name: str, from_topic: bool, prices: bool, form: str, data_dir: Path | 
 
 def _topic_catalogue(data_dir: Path | None) -> Catalogue:
     models = []
-    for key, value in read_values(settings_for(data_dir).kafka_bootstrap_servers).items():
+    for key, stored in read_values(settings_for(data_dir).kafka_bootstrap_servers).items():
         try:
-            models.append(decode_model(value, key.encode()))
+            models.append(decode_model(stored.value, key.encode()))
         except RecordError as error:
             click.echo(f"skipped on the topic: {key}: {error}", err=True)
     return Catalogue.of(models)
@@ -253,19 +269,19 @@ def edit(
     tokentide catalogue edit acme/rocket-2 vendor=acme --alias rocket-2 --price 0.5/1.5 --new
     """
     servers = settings_for(data_dir).kafka_bootstrap_servers
-    present = read_values(servers)
-    if new == (model_id in present):
+    stored = read_values(servers)
+    if new == (model_id in stored):
         hint = (
             "is on the topic already: leave out --new" if new else "is not on the topic: see --new"
         )
         raise FatalError(f"{model_id} {hint}")
     try:
-        old = Model(model_id) if new else decode_model(present[model_id])
+        old = Model(model_id) if new else decode_model(stored[model_id].value)
         changed = edited(old, fields, aliases, price, int(time.time() * 1000))
     except RecordError as error:
         raise FatalError(f"{model_id}: {error}") from None
     value = encode_model(changed)
-    if value == present.get(model_id):
+    if model_id in stored and stored[model_id].value == value:
         click.echo(f"{model_id}: unchanged")
         return
     write_values(servers, {model_id: value})
@@ -317,7 +333,10 @@ def _read_price(text: str, now_ms: int) -> Price:
 @click.argument("model_id")
 @data_dir_option
 def remove(model_id: str, data_dir: Path | None) -> None:
-    """Delete one model from the topic: its events are stored as unknown from then on."""
+    """Delete one model from the topic: its events are stored as unknown from then on.
+
+    The next `tokentide catalogue publish`, and so the next `tokentide up`, brings a shipped model back.
+    """
     servers = settings_for(data_dir).kafka_bootstrap_servers
     if model_id not in read_values(servers):
         raise FatalError(f"{model_id} is not on the topic")

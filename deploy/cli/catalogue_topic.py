@@ -117,7 +117,8 @@ def write_values(
     headers = [FROM_FILES] if from_files else []
     try:
         futures = [
-            producer.send(topic, key=key.encode(), value=value) for key, value in values.items()
+            producer.send(topic, key=key.encode(), value=value, headers=headers)
+            for key, value in values.items()
         ]
         for future in futures:
             future.get(timeout=WRITE_SECONDS_MAX)
