@@ -153,7 +153,7 @@ class Catalogue:
         """Return the model that ``name`` means, or ``None``: unresolved. The first rule that fits:
 
         1. Blanks at both ends are dropped; case does not matter.
-        2. The name is a model id, else an alias of exactly one model.
+        2. The name is a model id, else an alias. An alias of two models is unresolved.
         3. Variants (`VARIANTS`: ``:free``, ``:thinking``, ...) are cut from the end, one by one, and
            rule 2 is tried after each.
         4. What is left ends in a date (``-YYYYMMDD`` or ``-YYYY-MM-DD``) and rule 2 finds a model
@@ -166,16 +166,19 @@ class Catalogue:
         """
         name = name.strip(_ASCII_BLANKS).lower()
         variant = _variant(name)
-        model_id = self._names.get(name)
-        while model_id is None:
+        model_id = self._resolve_lower(name)
+        return None if model_id is None else Resolution(self.models[model_id], variant)
+
+    def _resolve_lower(self, name: str) -> str | None:
+        while True:
+            if model_id := self._names.get(name):
+                return model_id
+            if name in self.ambiguous:
+                return None
             base, colon, suffix = name.rpartition(":")
             if not colon or suffix not in VARIANTS:
-                break
+                return self._resolve_dated(name)
             name = base
-            model_id = self._names.get(name)
-        if model_id is None:
-            model_id = self._resolve_dated(name)
-        return None if model_id is None else Resolution(self.models[model_id], variant)
 
     def _resolve_dated(self, name: str) -> str | None:
         dated = _DATED.fullmatch(name)
