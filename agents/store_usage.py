@@ -16,14 +16,14 @@ from typing import Protocol, TypeVar
 import pyarrow as pa
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
-from schemas.catalogue import Catalogue
-from streams.decoding import decode
 
+from schemas.catalogue import Catalogue
 from schemas.errors import SinkUnavailableError
 from schemas.topics import USAGE_TOPIC
 from streams import delivery
 from streams.batches import Batch
 from streams.dead_letters import Rejected
+from streams.decoding import decode
 from streams.enriching import Block, blocks_by_month, enrich
 from streams.health import Progress
 from streams.partitions import PartitionLoops, StoreRequest

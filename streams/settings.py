@@ -55,6 +55,8 @@ class Settings(BaseSettings):
 
     batch_rows_max: int = Field(default=50_000, ge=1, le=1_000_000)
     """Rows in one insert. Larger inserts cost less per row and take more memory."""
+    batch_bytes_max: int = Field(default=64 << 20, ge=1 << 16, le=1 << 30)
+    """Bytes of JSON in one batch, for events that are large. Bounds memory as the rows do."""
     batch_wait_seconds: float = Field(default=1.0, gt=0, le=60)
     """Longest wait for a full batch: the floor of freshness at low traffic."""
     fetch_bytes_max: int = Field(default=4 << 20, ge=1 << 16, le=64 << 20)

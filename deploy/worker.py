@@ -1,0 +1,141 @@
+"""A worker put together: the app, the agent and what they need."""
+
+import asyncio
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import structlog
+import uvloop
+from faust.types import TP
+from faust.worker import Worker
+
+from agents import store_usage
+from agents.follow_catalogue import CatalogueFollower
+from schemas.catalogue import Catalogue
+from schemas.errors import FatalError, RetryableError
+from sinks import clickhouse
+from sinks.usage_events import UsageEventWriter
+from streams import logs
+from streams.app import add_health_pages, create_app
+from streams.dead_letters import DeadLetters
+from streams.health import Progress
+from streams.partitions import Limits, PartitionLoop, PartitionLoops
+from streams.record_batches import App
+from streams.settings import Settings
+
+log = structlog.get_logger()
+
+THREADS = 4
+"""For decoding and inserting: two busy cores, and inserts that wait for their answer."""
+
+
+def run(settings: Settings) -> None:
+    """Run a worker in this process until it is told to stop.
+
+    Raises:
+        FatalError: A person is needed; the message says for what.
+        RetryableError: ClickHouse or Kafka does not answer at the start.
+    """
+    logs.configure(settings.log_level)
+    _check_port(settings.worker_host, settings.worker_port)
+    client = clickhouse.connect(writer_address(settings))
+    uvloop.install()
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    app = create_app(settings)
+    _add_agents(app, settings, UsageEventWriter(client, settings.clickhouse_database))
+    process = Worker(app, quiet=True, override_logging=False, redirect_stdouts=False, loop=loop)
+    log.info("worker.started", group=settings.consumer_group, port=settings.worker_port)
+    try:
+        process.execute_from_commandline()
+    except (FatalError, RetryableError):
+        raise
+    except SystemExit as stop:
+        if stop.code:
+            raise
+    log.info("worker.stopped")
+
+
+def writer_address(settings: Settings) -> clickhouse.ClickHouseAddress:
+    """Return where ClickHouse is, as the writer."""
+    return clickhouse.ClickHouseAddress(
+        host=settings.clickhouse_host,
+        port=settings.clickhouse_port,
+        secure=settings.clickhouse_secure,
+        user=settings.clickhouse_user,
+        password=settings.clickhouse_password.get_secret_value(),
+        database=settings.clickhouse_database,
+        connect_timeout_seconds=settings.clickhouse_connect_timeout_seconds,
+        request_timeout_seconds=settings.clickhouse_request_timeout_seconds,
+    )
+
+
+def _add_agents(app: App, settings: Settings, writer: UsageEventWriter) -> None:
+    progress = Progress(settings.stall_seconds)
+    follower = CatalogueFollower(settings.kafka_bootstrap_servers)
+    dead_letters = DeadLetters(settings.kafka_bootstrap_servers)
+    is_loaded = asyncio.Event()
+
+    async def catalogue() -> Catalogue:
+        await is_loaded.wait()
+        return follower.current
+
+    store = store_usage.UsageStore(
+        catalogue=catalogue,
+        writer=writer,
+        dead_letters=dead_letters,
+        executor=ThreadPoolExecutor(THREADS, "store"),
+        progress=progress,
+        retry_wait_seconds_max=settings.retry_wait_seconds_max,
+    )
+    limits = Limits(
+        settings.batch_rows_max, settings.batch_bytes_max, int(settings.batch_wait_seconds * 1000)
+    )
+
+    def new_loop(tp: TP) -> PartitionLoop:
+        return PartitionLoop(
+            tp, consumer=app.consumer, store=store.store, limits=limits, progress=progress
+        )
+
+    loops = PartitionLoops(new_loop, app.crash, progress)
+    store_usage.register(app, loops)
+
+    def faults() -> list[str]:
+        waiting = [] if is_loaded.is_set() else ["the model catalogue is not loaded yet"]
+        joining = ["waiting for partitions"] if app.rebalancing or not app.consumer else []
+        return waiting + joining + progress.faults()
+
+    add_health_pages(app, faults)
+
+    @app.task  # type: ignore[untyped-decorator]
+    async def follow_catalogue() -> None:
+        """Load the catalogue, then follow it."""
+        try:
+            await dead_letters.start()
+            await follower.start()
+            is_loaded.set()
+            await follower.run()
+        except (FatalError, RetryableError) as error:
+            await app.crash(error)
+
+    @app.on_partitions_revoked.connect  # type: ignore[untyped-decorator]
+    async def end_loops(*_: Any, **__: Any) -> None:
+        await loops.stop()
+
+    @app.on_before_shutdown.connect  # type: ignore[untyped-decorator]
+    async def shut_down(*_: Any, **__: Any) -> None:
+        await loops.stop()
+        await follower.stop()
+        await dead_letters.stop()
+
+
+def _check_port(host: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise FatalError(
+                f"worker can't listen on {host}:{port}: {error.strerror}; set TOKENTIDE_WORKER_PORT"
+            ) from None
