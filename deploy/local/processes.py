@@ -152,16 +152,29 @@ class Child:
 
     def stop(self, grace_seconds: float) -> bool:
         """End the process: SIGTERM, after ``grace_seconds`` SIGKILL; return whether it obeyed."""
-        if self.process is None or self.process.poll() is not None:
-            return True
-        self.process.terminate()
-        try:
-            self.process.wait(grace_seconds)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-            return False
-        return True
+        return not stop_all([self], grace_seconds)
+
+
+def stop_all(
+    children: Sequence[Child], grace_seconds: float, in_a_hurry: Callable[[], bool] = lambda: False
+) -> list[str]:
+    """End processes side by side and return the names of those that had to be killed.
+
+    SIGTERM to all; SIGKILL to what is left after ``grace_seconds`` or when ``in_a_hurry``.
+    """
+    running = [child.process for child in children if child.process and child.exit_code is None]
+    for process in running:
+        process.terminate()
+
+    def ended() -> bool:
+        return all(process.poll() is not None for process in running)
+
+    wait_until(lambda: ended() or in_a_hurry(), grace_seconds)
+    killed = [child.name for child in children if child.process and child.exit_code is None]
+    for process in running:
+        process.kill()  # Does nothing to one that has been waited for.
+        process.wait()
+    return killed
 
 
 def wait_until(
