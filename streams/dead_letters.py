@@ -107,6 +107,7 @@ class DeadLetters:
             await self._producer.send(
                 self._topic,
                 each.value,
+                key=f"{tp.topic}:{tp.partition}:{each.offset}".encode(),
                 partition=tp.partition,
                 headers=headers(tp, each, STAGE_DECODE),
             )

@@ -1,8 +1,7 @@
 """The transport's contract, against a real broker, and the defects of Faust it closes."""
 
 import asyncio
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import GroupAuthorizationFailedError
 from faust.types import TP
-from kafka.admin import KafkaAdminClient, NewTopic
 
 from streams.record_batches import Committed, Fetched, PartitionLostError
 from tests.integration.faust_app import add_reader, create_app, running, until
@@ -20,27 +18,13 @@ CODECS = [None, "gzip", "lz4", "zstd"]
 
 
 @pytest.fixture
-def new_topic(kafka_bootstrap: str) -> Iterator[Callable[..., str]]:
-    """Return a function that creates a topic and returns its name."""
-    admin = KafkaAdminClient(bootstrap_servers=kafka_bootstrap)
+def new_topic(fresh_topic: Callable[..., str]) -> Callable[..., str]:
+    """Create a topic with the settings of the usage topic: ``new_topic(partitions)``."""
 
-    def create(partitions: int = 1, **configs: str) -> str:
-        name = f"transport-{uuid.uuid4().hex}"
-        configs.setdefault("message.timestamp.type", "LogAppendTime")
-        admin.create_topics(
-            [
-                NewTopic(
-                    name=name,
-                    num_partitions=partitions,
-                    replication_factor=1,
-                    topic_configs=configs,
-                )
-            ]
-        )
-        return name
+    def create(partitions: int = 1) -> str:
+        return fresh_topic(partitions, message_timestamp_type="LogAppendTime")
 
-    yield create
-    admin.close()
+    return create
 
 
 async def produce(
@@ -59,7 +43,7 @@ async def produce(
     try:
         if producer.client and kwargs.get("transactional_id"):
             await producer.begin_transaction()
-        futures = [await producer.send(topic, value, partition=0) for value in values]
+        futures = [await producer.send(topic, value, key=b"k", partition=0) for value in values]
         await asyncio.gather(*futures)
         if kwargs.get("transactional_id"):
             await producer.commit_transaction()
