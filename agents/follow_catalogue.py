@@ -35,6 +35,7 @@ for _reason in Reason:
     REFUSED.labels(_reason.value)
 
 POLL_MS = 500
+ASSIGNMENT_POLL_SECONDS = 0.02
 RETRY_WAIT_SECONDS = 1.0
 REQUEST_TIMEOUT_MS = 10_000
 START_SECONDS_MAX = 60.0
@@ -138,18 +139,27 @@ class CatalogueFollower:
     async def stop(self) -> None:
         """Close the connection. `current` keeps the last snapshot."""
         consumer, self._consumer = self._consumer, None
-        if consumer is not None:
+        if consumer is None:
+            return
+        try:
             await consumer.stop()
+        except asyncio.CancelledError:
+            # While a broker is away aiokafka 0.14 lets the cancellation of its own fetch out, with
+            # its connections still open. Only a cancellation of ours may go on.
+            await consumer._client.close()
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
 
     async def _assign(self, consumer: AIOKafkaConsumer) -> list[TopicPartition]:
         # topics() asks for all topics: asking for one by name could create it.
         if self._topic not in await consumer.topics():
             raise ConfigurationError(f"topic {self._topic} does not exist: run: tokentide topics")
-        numbers = consumer.partitions_for_topic(self._topic) or ()
-        partitions = [TopicPartition(self._topic, number) for number in sorted(numbers)]
-        consumer.assign(partitions)
-        await consumer.seek_to_beginning(*partitions)
-        return partitions
+        # Without a group a subscription is every partition, from the beginning.
+        consumer.subscribe([self._topic])
+        while not consumer.assignment():  # noqa: ASYNC110  no event tells
+            await asyncio.sleep(ASSIGNMENT_POLL_SECONDS)
+        return sorted(consumer.assignment())
 
     async def _read_to_end(
         self, consumer: AIOKafkaConsumer, partitions: list[TopicPartition]

@@ -22,6 +22,7 @@ from schemas.catalogue import (
     Resolution,
     decode_model,
     encode_model,
+    list_cost_nanousd,
     load_directory,
     load_shipped,
     origin,
@@ -209,15 +210,20 @@ def _described(resolution: Resolution, now_ms: int) -> dict[str, object]:
         for name, value in asdict(model).items()
         if name not in ("model_id", "aliases", "prices")
     }
-    price = None if resolution.variant else price_at(model, now_ms)
+
+    def usd(prompt: int, completion: int) -> float | None:
+        cost = list_cost_nanousd(model, resolution.variant, now_ms, prompt, completion)
+        return None if cost is None else cost / 10**9
+
+    price = price_at(model, now_ms)
     return {
         "model_id": model.model_id,
         "variant": resolution.variant or None,
         **members,
         "origin": origin(model),
         "size_class": size_class(model),
-        "price_prompt_usd_per_mtok": price and price.prompt_picousd_per_token / 10**6,
-        "price_completion_usd_per_mtok": price and price.completion_picousd_per_token / 10**6,
+        "price_prompt_usd_per_mtok": usd(10**6, 0),
+        "price_completion_usd_per_mtok": usd(0, 10**6),
         "price_valid_from": price and _utc(price.valid_from_ms),
         "price_changes": len(model.prices),
         "aliases": model.aliases,
