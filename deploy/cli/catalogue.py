@@ -12,6 +12,7 @@ import orjson
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from deploy.cli.catalogue_topic import Stored, read_values, write_values
 from deploy.cli.stack import data_dir_option, settings_for
@@ -366,8 +367,16 @@ def unresolved(rows_max: int, form: str, data_dir: Path | None) -> None:
         return
     table = Table(*columns)
     for name, requests, tokens, last_seen in rows:
-        table.add_row(str(name), f"{requests:,}", f"{tokens:,}", str(last_seen))
+        # Names come from producers: neither markup nor control characters may act.
+        table.add_row(Text(printable(str(name))), f"{requests:,}", f"{tokens:,}", str(last_seen))
     Console().print(table)
+
+
+def printable(text: str) -> str:
+    """Return the text with what a terminal might obey replaced."""
+    return "".join(
+        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
+    )
 
 
 def _query_unresolved(settings: Settings, rows_max: int) -> list[Sequence[object]]:
