@@ -12,16 +12,14 @@ from deploy.cli.sending import Meter, Sending, Target, now_ms, target_options
 from deploy.local.published import openrouter_days
 from deploy.local.replay import azure
 from deploy.local.replay.openrouter import EVENTS_PER_DAY_MAX, EVENTS_PER_DAY_MIN, Replay
-from deploy.local.replay.resume import Place, load_place, numbers_after
+from deploy.local.replay.resume import Place, end_offsets, load_place, numbers_after
 from deploy.local.simulator.blocks import Block, Simulator
 from deploy.local.simulator.faults import FaultRatios
 from deploy.local.simulator.pacing import at_speed, live_batches
 from deploy.local.simulator.population import Population
-from deploy.local.simulator.publisher import end_offsets
 from deploy.local.simulator.world import World, openrouter_world
 from schemas.catalogue import load_shipped
 from schemas.errors import ConfigurationError
-from schemas.topics import USAGE_TOPIC
 
 # The same people and shares in every replay: a repeat is a re-send.
 _SEED = 2026
@@ -102,7 +100,7 @@ def azure_2023(target: Target, speed: float) -> None:
 @click.option(
     "--resume",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Keep the place in this file: a restart goes on and sends no published day twice.",
+    help="Keep the place in this file: a restart goes on and sends no published event twice.",
 )
 @_speed_option
 @target_options
@@ -123,11 +121,8 @@ def openrouter_2026(
     Events carry the times of their published day; with --live they are followed by events that
     happen now. A second replay with the same --events-per-day re-sends the same event ids.
     """
-    published = openrouter_days()
-    last_days = min(days or len(published), len(published))
-    catalogue = load_shipped()
-    world = openrouter_world(published, catalogue, seed=_SEED, drift_scale=_DRIFT)
-    history = Replay(published, events_per_day, world, Population(_SEED), catalogue)
+    history = history_of(events_per_day)
+    last_days = min(days or len(history.days), len(history.days))
     if resume is not None and (target.publisher is None or speed != _AT_ONCE):
         raise ConfigurationError("--resume goes with Kafka and full speed")
 
@@ -139,24 +134,33 @@ def openrouter_2026(
             paced = _paced(blocks, speed, sending.stop)
             complete = await sending.send(paced, "published days", events_per_day * last_days)
         if live and complete:
-            await sending.send(_live(world, rate, sending.stop), "live", None)
+            await sending.send(_live(history.world, rate, sending.stop), "live", None)
         return complete
 
     about = history.summary(last_days) | {"live_events_per_second": rate if live else 0}
     click.echo(orjson.dumps(about))
-    target.run(work, world.names, about)
+    target.run(work, history.world.names, about)
+
+
+def history_of(events_per_day: int) -> Replay:
+    """Return the published days as the command replays them."""
+    days, catalogue = openrouter_days(), load_shipped()
+    world = openrouter_world(days, catalogue, seed=_SEED, drift_scale=_DRIFT)
+    return Replay(days, events_per_day, world, Population(_SEED), catalogue)
 
 
 async def _send_rest(history: Replay, last_days: int, file: Path, sending: Sending) -> bool:
     """Send the published days that are not in the topic yet, noting every acknowledged block."""
     publisher = sending.publisher
     assert publisher is not None
-    ends = await end_offsets(publisher.servers, USAGE_TOPIC)
+    ends = await end_offsets(publisher.servers, publisher.topic)
     place = load_place(file, history.id_prefix, ends)
     if place is None:
         place = Place(history.id_prefix, history.first_number(last_days), ends)
         place.save(file)
-    there = await numbers_after(publisher.servers, USAGE_TOPIC, place)
+    if place.next_number == history.end_number:
+        return True
+    there = await numbers_after(publisher.servers, publisher.topic, place)
     with Meter("published days", history.end_number - place.next_number) as meter:
         for first, block in history.blocks(place.next_number):
             if sending.stop.is_set():

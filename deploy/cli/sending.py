@@ -164,7 +164,11 @@ def target_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @data_dir_option
     @click.option(
-        "--compression", type=click.Choice(COMPRESSIONS), default="lz4", show_default=True
+        "--compression",
+        type=click.Choice(COMPRESSIONS),
+        default=COMPRESSIONS[0],
+        show_default=True,
+        help="Of the record batches; kafka-python reads zstd only with zstandard installed.",
     )
     @click.option("--no-publish", is_flag=True, help="Send nothing to Kafka.")
     @click.option("--out", type=file, help="Also write every record, one per line.")

@@ -4,14 +4,18 @@ After every block that Kafka has acknowledged, the place and the end of the topi
 file. What a killed process sent after its last entry is found by reading the topic from that end on.
 """
 
+import logging
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from deploy.local.simulator.publisher import short_fact
 from deploy.local.simulator.truth import write_json
 from schemas.errors import SinkUnavailableError
 
@@ -50,7 +54,17 @@ def load_place(file: Path, id_prefix: str, end_offsets: dict[int, int]) -> Place
     return None if recreated or place.id_prefix != id_prefix else place
 
 
-async def numbers_after(bootstrap_servers: str, topic: str, place: Place) -> set[int]:
+async def end_offsets(servers: str, topic: str) -> dict[int, int]:
+    """Return the end offset of every partition.
+
+    Raises:
+        SinkUnavailableError: If the broker does not answer.
+    """
+    async with _reader(servers, topic) as consumer:
+        return await _ends(consumer, topic)
+
+
+async def numbers_after(servers: str, topic: str, place: Place) -> set[int]:
     """Return the numbers of the replay's events that came after ``place`` was saved.
 
     Raises:
@@ -58,32 +72,42 @@ async def numbers_after(bootstrap_servers: str, topic: str, place: Place) -> set
     """
     marker = f'"event_id":"{place.id_prefix}'.encode()
     numbers = set()
-    async for value in _values_after(bootstrap_servers, topic, place.end_offsets):
-        _, found, rest = value.partition(marker)
-        if found:
-            numbers.add(int(rest.partition(b'"')[0]))
+    async with _reader(servers, topic) as consumer:
+        ends = await _ends(consumer, topic)
+        for partition in ends:
+            consumer.seek(TopicPartition(topic, partition), place.end_offsets.get(partition, 0))
+        while await _behind(consumer, topic, ends):
+            fetched = await consumer.getmany(timeout_ms=_READ_WAIT_MS)
+            for value in (record.value or b"" for batch in fetched.values() for record in batch):
+                _, found, rest = value.partition(marker)
+                if found:
+                    numbers.add(int(rest.partition(b'"')[0]))
     return numbers
 
 
-async def _values_after(
-    bootstrap_servers: str, topic: str, offsets: dict[int, int]
-) -> AsyncIterator[bytes]:
-    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap_servers, enable_auto_commit=False)
+@asynccontextmanager
+async def _reader(servers: str, topic: str) -> AsyncIterator[Any]:
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # We report what came of it.
+    consumer = AIOKafkaConsumer(topic, bootstrap_servers=servers, enable_auto_commit=False)
     try:
         await consumer.start()
-        starts = {TopicPartition(topic, partition): at for partition, at in offsets.items()}
-        ends = await consumer.end_offsets(list(starts))
-        open_ = {tp for tp, start in starts.items() if start < ends[tp]}
-        consumer.assign(list(open_))
-        for tp in open_:
-            consumer.seek(tp, starts[tp])
-        while open_:
-            for tp, records in (await consumer.getmany(timeout_ms=_READ_WAIT_MS)).items():
-                for record in records:
-                    yield record.value or b""
-                if await consumer.position(tp) >= ends[tp]:
-                    open_.discard(tp)
+        yield consumer
     except KafkaError as error:
-        raise SinkUnavailableError(f"cannot read {topic}: {error}; is the stack up?") from error
+        raise SinkUnavailableError(
+            f"cannot read {topic} at {servers}: {short_fact(error)}; start it with: tokentide up"
+        ) from error
     finally:
         await consumer.stop()
+
+
+async def _ends(consumer: Any, topic: str) -> dict[int, int]:
+    partitions = consumer.partitions_for_topic(topic) or ()
+    ends = await consumer.end_offsets([TopicPartition(topic, number) for number in partitions])
+    return {partition.partition: int(end) for partition, end in ends.items()}
+
+
+async def _behind(consumer: Any, topic: str, ends: dict[int, int]) -> bool:
+    for partition, end in ends.items():
+        if await consumer.position(TopicPartition(topic, partition)) < end:
+            return True
+    return False

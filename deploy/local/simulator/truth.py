@@ -8,6 +8,7 @@ import polars as pl
 
 from deploy.local.simulator.blocks import Block
 from deploy.local.simulator.faults import FaultRatios, zeros
+from schemas.errors import FatalError
 
 _SUMS = (
     "tokens_prompt",
@@ -72,10 +73,17 @@ class Truth:
 
 
 def write_json(file: Path, content: dict[str, Any]) -> None:
-    """Write the file whole or not at all."""
+    """Write the file whole or not at all.
+
+    Raises:
+        FatalError: If it cannot be written.
+    """
     part = file.with_name(file.name + ".part")
-    part.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
-    part.replace(file)
+    try:
+        part.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
+        part.replace(file)
+    except OSError as error:
+        raise FatalError(f"cannot write {file}: {error.strerror}") from None
 
 
 def _difference(all_: dict[str, Sums], again: dict[str, Sums]) -> dict[str, Sums]:
