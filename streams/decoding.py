@@ -100,6 +100,7 @@ class Lines:
         batches = [each for each in record_batches if each.count]
         self.count = sum(each.count for each in batches)
         self.joined = b"\n".join(each.joined for each in batches)
+        self.has_escapes = b"\\" in self.joined
         starts = np.cumsum([0, *(each.count for each in batches)])
         self.offsets: Int64s = np.concatenate(
             [np.array([], dtype=np.int64)]
@@ -225,7 +226,7 @@ class _Reader:
             doubt |= self._doubtful_ids(name)
         if self._frame["tags"].null_count() < self._frame.height:
             doubt |= self._doubtful_tags()
-        if b"\\u" in self._lines.joined:
+        if self._lines.has_escapes:
             doubt |= self._line_series().str.contains(_RISKY_ESCAPE).to_numpy()
         if self._lines.irregular:
             doubt |= np.isin(self._positions, list(self._lines.irregular))
@@ -296,9 +297,14 @@ class _Reader:
             except (RecordError, json.JSONDecodeError):
                 texts.append(None)
         self._text["tags"] = raw.replace(texts)
-        present = raw.codes >= 0
         doubt = raw.pick([text is None for text in texts], False, np.bool_)
-        return doubt | self._was_not("tags", "{", present)
+        # The text of an object and a JSON string that holds the same text look alike here. But the
+        # quotes inside a string are escaped, so a line without a backslash has the object.
+        unsure = raw.pick([text == "" for text in texts], False, np.bool_)
+        if self._lines.has_escapes:
+            escaped = self._line_series().str.contains("\\", literal=True).to_numpy()
+            unsure |= escaped & (raw.codes >= 0)
+        return doubt | self._was_not("tags", "{", unsure) if unsure.any() else doubt
 
     def _was_not(self, name: str, opener: str, rows: Mask) -> Mask:
         """Return those of ``rows`` whose raw value can't be shown to begin with ``opener``."""
