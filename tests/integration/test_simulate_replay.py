@@ -13,10 +13,10 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from kafka.partitioner.default import murmur2
 
+from deploy.cli.replay import history_of
 from deploy.local.kafka_admin import ensure_topics, kafka_answers
 from deploy.local.processes import free_port, wait_until
 from deploy.local.published import openrouter_days
-from deploy.cli.replay import history_of
 from deploy.local.replay import resume
 from deploy.local.replay.openrouter import scaled_tokens
 from deploy.local.simulator.publisher import Publisher
