@@ -4,6 +4,9 @@ from pathlib import Path
 
 import click
 
+from schemas.errors import ConfigurationError
+from streams.settings import Settings
+
 
 @click.command()
 @click.option(
@@ -24,7 +27,11 @@ def kafka(data_dir: Path | None, port: int) -> None:
     SIGTERM stop it; after a crash start it again on the same directory, nothing acknowledged is
     lost.
     """
-    from deploy.local.kafka import run_broker  # Not needed on machines that only run workers.
-    from streams.settings import Settings
+    try:  # Not needed on machines that only run workers.
+        from deploy.local.kafka import run_broker
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"package {error.name} is not installed: make install, or install tokentide[local]"
+        ) from None
 
     run_broker(data_dir or Settings.load().data_dir, port)

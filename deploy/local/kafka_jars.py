@@ -8,12 +8,14 @@ import fcntl
 import hashlib
 import os
 import shutil
+import ssl
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import requests
 from jgo.config import GlobalSettings
@@ -27,6 +29,8 @@ ROOTS = (
     ("org.apache.kafka", "kafka_2.13", "4.3.1"),
     ("org.slf4j", "slf4j-simple", "1.7.36"),  # Without a binding the broker logs nothing.
 )
+TRIES = 3
+"""Tries for each jar before a broken network is reported."""
 DOWNLOADS = 8
 """Jars fetched at a time."""
 REQUEST_TIMEOUT_SECONDS = 60
@@ -118,7 +122,7 @@ def _download(jars: Sequence[Jar], directory: Path) -> None:
 
         def fetch(jar: Jar) -> None:
             component = context.project(jar.group, jar.artifact).at_version(jar.version)
-            shutil.move(component.artifact().resolve(), complete / jar.filename)
+            shutil.move(_resolve(component.artifact()), complete / jar.filename)
 
         try:
             with ThreadPoolExecutor(DOWNLOADS) as pool:
@@ -129,6 +133,28 @@ def _download(jars: Sequence[Jar], directory: Path) -> None:
             ) from None
         _check(jars, complete)
         complete.rename(directory)
+
+
+def _resolve(artifact: Any) -> Path:
+    """Return the path of a jgo artifact, downloading it in a few tries."""
+    for tries_left in reversed(range(TRIES)):
+        try:
+            return Path(artifact.resolve())
+        except requests.RequestException as error:
+            if isinstance(error, requests.exceptions.SSLError):
+                _trust_system_certificates()
+            artifact.cached_path.unlink(missing_ok=True)  # It may be the half of a file.
+            if not tries_left:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _trust_system_certificates() -> None:
+    """Use the machine's certificates: behind some companies' gateways only those fit."""
+    paths = ssl.get_default_verify_paths()
+    bundle = paths.cafile or paths.capath
+    if bundle and not os.environ.get("CURL_CA_BUNDLE"):
+        os.environ.setdefault("REQUESTS_CA_BUNDLE", bundle)
 
 
 def _check(jars: Sequence[Jar], directory: Path) -> None:
@@ -166,6 +192,8 @@ def write_lock(file: Path = LOCK_FILE) -> int:
     """Resolve ``ROOTS`` anew, write the lock file and return how many jars are in it."""
     with tempfile.TemporaryDirectory() as repository:
         context = _maven(Path(repository))
+        for group, artifact, version in ROOTS:
+            _resolve(context.project(group, artifact).at_version(version).artifact())
         roots = [
             Dependency(context.project(group, artifact).at_version(version).artifact())
             for group, artifact, version in ROOTS
@@ -174,9 +202,7 @@ def write_lock(file: Path = LOCK_FILE) -> int:
         # A root has no scope of its own.
         needed = inputs + [dep for dep in transitive if dep.scope in ("compile", "runtime")]
         lines = sorted(
-            Jar(
-                dep.groupId, dep.artifactId, dep.version, _sha256(Path(dep.artifact.resolve()))
-            ).line
+            Jar(dep.groupId, dep.artifactId, dep.version, _sha256(_resolve(dep.artifact))).line
             for dep in needed
         )
     file.write_text(

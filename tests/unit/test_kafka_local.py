@@ -5,6 +5,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import requests
 
 from deploy.local import kafka_jars
 from deploy.local.kafka import java_command, server_properties
@@ -78,6 +79,33 @@ def test_jars_are_fetched_once(tmp_path: Path, maven: list[FakeMaven]) -> None:
     assert ensure_jars([jar()], tmp_path) == first
     assert [file.read_bytes() for file in first] == [b"jar"]
     assert len(maven) == 1
+
+
+def test_broken_download_is_tried_again(
+    tmp_path: Path, maven: list[FakeMaven], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that breaks costs a try, half a file is thrown away; a dead network is told."""
+    half = tmp_path / "half"
+    breaks = 2
+
+    def resolve(fake: FakeMaven) -> Path:
+        nonlocal breaks
+        fake.cached_path = half  # type: ignore[attr-defined]  # jgo's name for it
+        half.touch()
+        if breaks:
+            breaks -= 1
+            raise requests.ConnectionError("reset")
+        half.write_bytes(b"jar")
+        return half
+
+    monkeypatch.setattr(FakeMaven, "resolve", resolve)
+    (file,) = ensure_jars([jar()], tmp_path)
+    assert file.read_bytes() == b"jar"
+    breaks = 99
+    with pytest.raises(FatalError, match=r"cannot be downloaded: ConnectionError: reset"):
+        ensure_jars([jar(b"other")], tmp_path)
+    assert not half.exists()
+    assert len(maven) == 2
 
 
 def test_wrong_sum_after_download_is_refused(tmp_path: Path, maven: list[FakeMaven]) -> None:

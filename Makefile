@@ -1,0 +1,60 @@
+# Everything a developer or CI runs. Needs Python 3.11 to 3.13, git and make; uv is used when there.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(shell command -v uv 2>/dev/null)
+UV_FOR_LOCK := uv==0.13.9
+INSTALLED := $(VENV)/.installed
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test check bench lock clean
+
+help: ## Show this list
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1	\2/p' Makefile
+
+install: $(INSTALLED) ## Install everything into .venv (hashes checked; nothing is done when up to date)
+
+run: $(INSTALLED) ## Start everything on this machine; options: make run ARGS="--rate 500"
+	$(BIN)/tokentide up $(ARGS)
+
+test: $(INSTALLED) ## Run every test, with a real broker and a real engine; a part: make test ARGS="-k kafka"
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(INSTALLED) ## Lint, format check and strict types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(INSTALLED) ## Measure events/s, CPU per event and freshness; writes bench.json
+	$(BIN)/python -m tests.benchmarks.bench $(ARGS)
+
+$(INSTALLED): pyproject.toml requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+		|| { echo '$(PYTHON) is not Python 3.11 to 3.13: make PYTHON=/path/to/python3.11 ...' >&2; exit 1; }
+ifneq ($(UV),)
+	test -x $(BIN)/python || $(UV) venv --quiet --python "$$(command -v $(PYTHON))" $(VENV)
+	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements-dev.txt
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+else
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+endif
+	@touch $@
+
+lock: $(INSTALLED) ## Resolve pyproject.toml and Kafka's jars anew; writes requirements*.txt and kafka.lock
+ifeq ($(UV),)
+	$(BIN)/python -m venv build/lock
+	build/lock/bin/pip install --quiet --disable-pip-version-check $(UV_FOR_LOCK)
+endif
+	for extras in ":local" "-dev:local --extra dev"; do \
+		$(or $(UV),build/lock/bin/uv) pip compile pyproject.toml --extra $${extras#*:} --quiet \
+			--universal --generate-hashes --no-header --no-annotate --no-emit-index-url \
+			--output-file requirements$${extras%%:*}.txt || exit 1; \
+	done
+	$(BIN)/python -m deploy.local.kafka_jars
+
+clean: ## Remove what was installed and built; data in .tokentide stays
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
