@@ -46,6 +46,7 @@ def run(settings: Settings) -> None:
     app = create_app(settings)
     _add_agents(app, settings, UsageEventWriter(client, settings.clickhouse_database))
     process = Worker(app, quiet=True, override_logging=False, redirect_stdouts=False, loop=loop)
+    process.spinner = None  # It writes terminal codes into the log.
     log.info("worker.started", group=settings.consumer_group, port=settings.worker_port)
     try:
         process.execute_from_commandline()
@@ -118,6 +119,8 @@ def _add_agents(app: App, settings: Settings, writer: UsageEventWriter) -> None:
             await follower.run()
         except (FatalError, RetryableError) as error:
             await app.crash(error)
+        finally:
+            await follower.stop()
 
     @app.on_partitions_revoked.connect  # type: ignore[untyped-decorator]
     async def end_loops(*_: Any, **__: Any) -> None:
@@ -126,7 +129,6 @@ def _add_agents(app: App, settings: Settings, writer: UsageEventWriter) -> None:
     @app.on_before_shutdown.connect  # type: ignore[untyped-decorator]
     async def shut_down(*_: Any, **__: Any) -> None:
         await loops.stop()
-        await follower.stop()
         await dead_letters.stop()
 
 

@@ -90,6 +90,7 @@ class PartitionLoop:
         self._store = store
         self._progress = progress
         committed = consumer.committed.get(tp, Committed(-1, ""))
+        progress.assigned(tp.partition, committed.offset)
         declared = delivery.declared_next_offset(committed.metadata, committed.offset)
         self._repeats_first = declared is not None
         self._cutter = RangeCutter(

@@ -15,6 +15,7 @@ partitions (#306), a start position that signals cannot change (`perform_seek`).
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -32,6 +33,9 @@ from faust.types.tuples import ConsumerMessage  # type: ignore[attr-defined,unus
 from mode import Service
 
 log = structlog.get_logger()
+
+FAUST_LOGGER = logging.getLogger("faust")
+"""A mode service logs under the module of its class: keep Faust's lines under Faust's name."""
 
 EMPTY_LINE = b"{}"
 LINE_BYTES_MAX = 2000
@@ -197,6 +201,8 @@ def _is_visible(records: Any, batch: Any) -> bool:
 class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     """The thread that owns the aiokafka consumer: fetches, unpacks, commits."""
 
+    logger = FAUST_LOGGER
+
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS
@@ -326,6 +332,8 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         committed: What the group had committed when the partitions were last assigned.
     """
 
+    logger = FAUST_LOGGER
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.committed: dict[TP, Committed] = {}
@@ -434,6 +442,8 @@ class RecordBatchSchema(faust.Schema):  # type: ignore[misc]
 
 class App(faust.App):  # type: ignore[misc]
     """A Faust app on this transport. Every topic it consumes must use `RecordBatchSchema`."""
+
+    logger = FAUST_LOGGER
 
     def _new_transport(self) -> Any:
         return Transport(self.conf.broker_consumer, self)
