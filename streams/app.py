@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import orjson
-from faust.web import Response, View
+from aiohttp.web import Response
+from faust.web import View
 from mode import CrashingSupervisor
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -67,10 +68,8 @@ def add_health_pages(app: App, faults: Callable[[], list[str]]) -> None:
 
     @app.page("/metrics")  # type: ignore[untyped-decorator]
     async def metrics(_: View, __: Any) -> Response:
-        return app.web.bytes(generate_latest(), content_type=CONTENT_TYPE_LATEST)
+        return Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 def _json(status: int, body: dict[str, Any]) -> Response:
-    from aiohttp.web import Response as AiohttpResponse
-
-    return AiohttpResponse(status=status, body=orjson.dumps(body), content_type="application/json")
+    return Response(status=status, body=orjson.dumps(body), content_type="application/json")

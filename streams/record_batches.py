@@ -32,6 +32,8 @@ from faust.types import TP
 from faust.types.tuples import ConsumerMessage  # type: ignore[attr-defined,unused-ignore]
 from mode import Service
 
+from streams.stages import stage
+
 log = structlog.get_logger()
 
 FAUST_LOGGER = logging.getLogger("faust")
@@ -250,7 +252,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             if type(result) is not FetchResult:
                 result.check_raise()
             elif result.check_assignment(tp) and result.has_more():
-                batches = unpack(result._partition_records)
+                with stage("fetch"):
+                    batches = unpack(result._partition_records)
                 result._update_position()
                 if batches:
                     key = TP(tp.topic, tp.partition)
