@@ -22,6 +22,7 @@ from deploy.local.kafka_admin import kafka_answers
 from deploy.local.kafka_jars import cache_directory, ensure_jars, read_lock
 from deploy.local.processes import (
     LOOPBACK,
+    die_with,
     free_port,
     last_lines,
     require_free_port,
@@ -163,6 +164,7 @@ def _format_once(jars: list[Path], directory: Path, settings: Path) -> None:
             text=True,
             timeout=FORMAT_SECONDS_MAX,
             env=java_environment(),
+            preexec_fn=die_with(os.getpid()),
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:

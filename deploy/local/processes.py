@@ -88,7 +88,7 @@ def set_aside(log: Path) -> None:
             log.replace(log.with_name(f"{log.name}.1"))
 
 
-def _die_with(parent: int) -> Callable[[], None]:
+def die_with(parent: int) -> Callable[[], None]:
     """Return what a child runs before exec: the kernel kills it when its parent's thread ends.
 
     Linux only; elsewhere a parent killed with -9 leaves its children.
@@ -133,7 +133,7 @@ class Child:
                     stderr=subprocess.STDOUT,
                     env=self.environment,
                     start_new_session=True,
-                    preexec_fn=_die_with(os.getpid()),
+                    preexec_fn=die_with(os.getpid()),
                 )
         except OSError as error:
             raise FatalError(f"{self.name} cannot be started: {error}") from None

@@ -21,6 +21,8 @@ from schemas.errors import FatalError
 PORTS_FILE = "ports.json"
 """The ports of the last run, for the next one; ``stack.json`` is there only while it runs."""
 USUAL_PORTS = {"kafka": 9092, "clickhouse": 8123, "worker": 6066}
+HISTORY_DAYS = 7
+"""Published days that the simulator sends before it goes live."""
 HTTP_SECONDS_MAX = 5.0
 FIRST_START_SECONDS_MAX = 600.0
 """Longest wait for Kafka, whose first start downloads its jars."""
@@ -45,9 +47,16 @@ def tokentide(*arguments: str) -> list[str]:
 
 
 def simulator_command(wishes: Wishes) -> list[str]:
-    """Return the command that sends events: the real market, live."""
+    """Return the command that sends events: the last published days at once, then live ones.
+
+    The file of its place makes a restart go on; no published day is sent twice.
+    """
     rate = [] if wishes.rate is None else ["--rate", str(wishes.rate)]
-    return tokentide("simulate", "--world", "openrouter-2026", *rate)
+    place = str(wishes.data_dir / "replay.json")
+    days = str(HISTORY_DAYS)
+    return tokentide(
+        "replay", "openrouter-2026", "--live", "--days", days, "--resume", place, *rate
+    )
 
 
 def choose_ports(wishes: Wishes) -> dict[str, int]:

@@ -12,10 +12,11 @@ from typing import Any
 import orjson
 import pytest
 
-from deploy.local.processes import Child, wait_until
+from deploy.local.kafka_admin import kafka_answers
+from deploy.local.processes import Child, free_port, wait_until
 from deploy.local.supervisor import Part, Stopped, Supervisor, open_log
 from schemas.errors import FatalError
-from tests.conftest import PROJECT, environment
+from tests.conftest import PROJECT, environment, http_answers, run_tokentide, tokentide
 
 SLEEPER = "import time; print('up', flush=True); time.sleep(600)"
 STUBBORN = (
@@ -106,12 +107,12 @@ def test_parts_start_after_what_they_need(tmp_path: Path, make: Callable[..., St
         stack.supervisor.start()
         assert stack.progress.readied == ["store", "prepare", "worker"]
         assert set(stack.running) == {"store", "worker"}
-        pids = list(stack.running.values())
-        assert all(map(is_alive, pids))
+        started = list(stack.running.values())
+        assert all(map(is_alive, started))
     finally:
         stack.supervisor.stop()
     assert stack.progress.stopped == [["worker"], ["store"]]
-    assert not any(map(is_alive, pids))
+    assert not any(map(is_alive, started))
 
 
 def test_dead_part_is_restarted(tmp_path: Path, make: Callable[..., Stack]) -> None:
@@ -230,3 +231,73 @@ time.sleep(600)
         assert parent.stdout is not None
         parent.stdout.close()
     assert wait_until(lambda: not is_alive(pid), 30)
+
+
+def stack_file(directory: Path) -> dict[str, Any]:
+    """Return what ``stack.json`` says."""
+    found: dict[str, Any] = orjson.loads((directory / "stack.json").read_bytes())
+    return found
+
+
+def pids(directory: Path) -> dict[str, int]:
+    """Return the process ids of ``stack.json`` by name."""
+    return {process["name"]: process["pid"] for process in stack_file(directory)["processes"]}
+
+
+def test_up_keeps_the_contract_of_scripts(tmp_path: Path) -> None:
+    """``up --headless`` prints ``ready`` when all answer, restarts what dies, leaves nobody.
+
+    One test for the whole life of a stack: a start takes many seconds.
+    """
+    up = tokentide(
+        "up", "--headless", "--no-simulator", "--workers", "2", "--data-dir", str(tmp_path),
+        *(f"--{name}-port={free_port()}" for name in ("kafka", "clickhouse")),
+    )  # fmt: skip
+    with subprocess.Popen(up, stdout=subprocess.PIPE, text=True, env=environment()) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            where, running = stack_file(tmp_path)["addresses"], pids(tmp_path)
+            assert set(running) == {"kafka", "clickhouse", "worker-0", "worker-1"} == set(where)
+            assert all(map(is_alive, running.values()))
+            assert kafka_answers(where["kafka"])
+            assert http_answers(f"{where['clickhouse']}/ping")
+            assert http_answers(f"{where['worker-0']}/readyz")
+            assert http_answers(f"{where['worker-1']}/readyz")
+
+            second = run_tokentide("up", "--headless", "--data-dir", str(tmp_path))
+            assert second.returncode == 1
+            assert "a stack already runs on" in second.stderr
+            assert pids(tmp_path) == running
+
+            def restarted(name: str, old: int) -> bool:
+                return pids(tmp_path).get(name, old) != old
+
+            for name in ("worker-1", "clickhouse", "kafka"):
+                os.kill(running[name], signal.SIGKILL)
+                assert wait_until(lambda: restarted(name, running[name]), 60)  # noqa: B023
+            assert wait_until(lambda: kafka_answers(where["kafka"]), 120)
+            assert wait_until(lambda: http_answers(f"{where['clickhouse']}/ping"), 120)
+            assert wait_until(lambda: http_answers(f"{where['worker-0']}/readyz"), 120)
+            assert wait_until(lambda: http_answers(f"{where['worker-1']}/readyz"), 120)
+            assert set(pids(tmp_path)) == set(running)
+
+            running.update(pids(tmp_path))
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(120) == 0
+        finally:
+            process.kill()
+    assert not any(map(is_alive, running.values()))
+    assert not (tmp_path / "stack.json").exists()
+    log = (tmp_path / "logs" / "stack.log").read_text()
+    assert '"process.restarted"' in log
+    assert '"process.killed"' not in log
+
+
+@pytest.mark.parametrize("options", [["--data-dir", "/proc/nowhere"], ["--workers", "0"]])
+def test_up_refuses_what_cannot_work(options: list[str]) -> None:
+    """A directory that cannot be made and a number out of range are told at once."""
+    done = run_tokentide("up", "--headless", *options)
+    assert done.returncode in (1, 2)
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
