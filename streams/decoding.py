@@ -148,7 +148,7 @@ def decode(record_batches: Sequence[RecordBatch]) -> Decoded:
         else:
             events.append((offset, event))
     if events or fast is None:
-        strict = _from_events(events)
+        strict = events_of(events)
         fast = strict if fast is None else _join(fast, strict)
     _count_unknown_values(fast.text["quality"])
     return Decoded(fast, tuple(rejected))
@@ -421,7 +421,7 @@ def _arrow(series: pl.Series) -> pa.Array:
     return array
 
 
-def _from_events(events: Sequence[tuple[int, UsageEvent]]) -> Events:
+def events_of(events: Sequence[tuple[int, UsageEvent]]) -> Events:
     """Return the columns of events that were decoded singly."""
     offsets = np.array([offset for offset, _ in events], dtype=np.int64)
 

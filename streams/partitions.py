@@ -25,6 +25,9 @@ RECORDS_READ = Counter("tokentide_records_read", "Records taken from the usage t
 RECORDS_LOST = Counter(
     "tokentide_records_lost", "Offsets that retention removed before they were read."
 )
+RECORDS_COMMITTED = Counter(
+    "tokentide_records_committed", "Records stored or dead-lettered, and committed."
+)
 IN_FLIGHT = Gauge("tokentide_records_in_flight", "Records read and not yet committed.")
 
 STOP_WAIT_SECONDS = 10.0
@@ -155,6 +158,7 @@ class PartitionLoop:
         is_next = following is not None and following.first_offset == batch.next_offset
         metadata = delivery.declare(following.next_offset) if following and is_next else ""
         await self._consumer.commit_range(self._tp, batch.next_offset, metadata)
+        RECORDS_COMMITTED.inc(batch.count)
         IN_FLIGHT.dec(batch.count)
         self._in_flight -= batch.count
         self._progress.landed(self._tp.partition, batch.next_offset)

@@ -1,0 +1,78 @@
+"""The alternative: Faust as its documentation shows it, one event at a time, doing the same work.
+
+Same broker, topic, catalogue, rows, tables and insert as tokentide; it buffers 50,000 rows and
+commits Faust's way. It carries none of the guarantees. Its settings are the fastest that its
+documentation offers for this: raw values, no web views, a large buffer.
+"""
+
+import time
+from typing import Any
+
+import faust
+from prometheus_client import Counter, start_http_server
+
+from deploy.worker import writer_address
+from schemas import usage_event
+from schemas.catalogue import load_shipped
+from schemas.errors import RecordError
+from schemas.topics import USAGE_TOPIC
+from sinks import clickhouse
+from sinks.usage_events import UsageEventWriter
+from streams.decoding import events_of
+from streams.enriching import blocks_by_month, enrich
+from streams.settings import Settings
+
+ROWS_MAX = 50_000
+READ = Counter("tokentide_records_read", "Records taken from the topic.")
+COMMITTED = Counter("tokentide_records_committed", "Records inserted.")
+
+
+def main() -> None:
+    """Run until stopped."""
+    settings = Settings.load()
+    start_http_server(settings.worker_port, settings.worker_host)
+    writer = UsageEventWriter(
+        clickhouse.connect(writer_address(settings)), settings.clickhouse_database
+    )
+    catalogue = load_shipped()
+    app = faust.App(
+        settings.consumer_group,
+        broker=f"kafka://{settings.kafka_bootstrap_servers}",
+        consumer_auto_offset_reset="earliest",
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        table_standby_replicas=0,
+        web_enabled=False,
+        stream_wait_empty=False,
+    )
+    topic = app.topic(USAGE_TOPIC, value_serializer="raw", value_type=bytes)
+    rows: list[tuple[int, usage_event.UsageEvent]] = []
+
+    def flush() -> None:
+        table = enrich(
+            events_of(rows), catalogue, partition=0, ingested_at_ms=time.time_ns() // 1_000_000
+        )
+        for block in blocks_by_month(table):
+            writer.write(block.rows, f"{time.time_ns()}")
+        COMMITTED.inc(len(rows))
+        rows.clear()
+
+    @app.agent(topic)  # type: ignore[untyped-decorator]
+    async def store(stream: Any) -> None:
+        async for event in stream.events():
+            READ.inc()
+            append_time_ms = int(event.message.timestamp * 1000)
+            try:
+                decoded = usage_event.decode(event.value, append_time_ms=append_time_ms)
+            except RecordError:
+                COMMITTED.inc()
+                continue
+            rows.append((event.message.offset, decoded))
+            if len(rows) >= ROWS_MAX:
+                flush()
+
+    faust.Worker(app, quiet=True, loglevel="error").execute_from_commandline()
+
+
+if __name__ == "__main__":
+    main()
