@@ -85,6 +85,8 @@ _INSERT_SETTINGS: Mapping[str, Any] = {
     "min_insert_block_size_rows": 1_048_576,
     "min_insert_block_size_bytes": 0,
     "max_insert_threads": 1,
+    # A null in a column that has none is an error, not the column's default.
+    "input_format_null_as_default": 0,
     # The views have grouped their block already; merging it again while inserting finds nothing.
     "optimize_on_insert": 0,
 }
@@ -136,6 +138,8 @@ class UsageEventWriter:
             FatalError: Anything else: the table, the user or the server need a person.
         """
         assert rows.num_rows <= ROWS_MAX, f"{rows.num_rows} rows in one insert"
+        # The server converts other types as it can: text that is no number becomes null, unseen.
+        assert rows.schema.equals(_SCHEMA), "rows are not in arrow_schema()"
         if rows.num_rows == 0:
             return
         settings = {**_INSERT_SETTINGS, "insert_deduplication_token": token}

@@ -57,6 +57,14 @@ def test_chunks_are_joined_into_one_record_batch() -> None:
     assert sent.to_pylist() == parts[0].to_pylist() + parts[1].to_pylist()
 
 
+def test_other_types_are_not_sent() -> None:
+    """The server would take text for a number as null: a block of another schema is a bug."""
+    at = arrow_schema().get_field_index("latency_ms")
+    words = rows(1).set_column(at, "latency_ms", pa.array(["a"] * 10))
+    with pytest.raises(AssertionError):
+        UsageEventWriter(Recorder(), "db").write(words, "t")
+
+
 def test_no_rows_no_insert() -> None:
     """An empty block is no request."""
     client = Recorder()

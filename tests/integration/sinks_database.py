@@ -1,0 +1,59 @@
+"""A migrated database on the session's ClickHouse, and plain answers from it."""
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from clickhouse_connect.driver.httpclient import HttpClient
+
+from sinks.clickhouse import ClickHouseAddress, connect
+from sinks.migrate import migrate
+from tests.conftest import ClickHouseAddress as Server
+
+
+def writer_at(server: Server, database: str = "default") -> ClickHouseAddress:
+    """Return the writer's address."""
+    return ClickHouseAddress(
+        server.host, server.port, server.writer_user, server.writer_password, database
+    )
+
+
+def reader_at(server: Server, database: str) -> ClickHouseAddress:
+    """Return the reader's address."""
+    return dataclasses.replace(
+        writer_at(server, database), user=server.reader_user, password=server.reader_password
+    )
+
+
+@contextmanager
+def client_at(address: ClickHouseAddress) -> Iterator[HttpClient]:
+    """A client that is closed at the end of the block."""
+    client = connect(address)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+@contextmanager
+def migrated(server: Server, database: str) -> Iterator[HttpClient]:
+    """A writer's client in a new, migrated database, which is dropped at the end."""
+    with client_at(writer_at(server)) as client:
+        list(migrate(client, database))
+    with client_at(writer_at(server, database)) as client:
+        try:
+            yield client
+        finally:
+            client.command(f"DROP DATABASE IF EXISTS {database}")
+
+
+def rows_of(client: HttpClient, sql: str, **parameters: Any) -> list[dict[str, Any]]:
+    """Return the answer as dictionaries."""
+    return list(client.query(sql, parameters=parameters).named_results())
+
+
+def one_of(client: HttpClient, sql: str, **parameters: Any) -> Any:
+    """Return the single value of an answer."""
+    ((value,),) = client.query(sql, parameters=parameters).result_rows
+    return value
