@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
+import orjson
 import pytest
 
 from deploy.local.kafka_admin import admin_client, kafka_answers
@@ -20,6 +22,7 @@ from deploy.local.processes import Child, free_port, last_lines
 START_SECONDS_MAX = 180.0
 """Longest wait for a part; the first start on a machine downloads Kafka's jars."""
 STOP_SECONDS_MAX = 30.0
+STACK_STOP_SECONDS_MAX = 120.0
 PROJECT = Path(__file__).parent.parent
 
 
@@ -81,6 +84,47 @@ def running(
         yield child
     finally:
         child.stop(STOP_SECONDS_MAX)
+
+
+@contextmanager
+def running_stack(directory: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """Run ``tokentide up --headless`` on free ports until the block ends; ready when it is entered.
+
+    ``stack_addresses(directory)`` and ``stack_pids(directory)`` tell what runs.
+    """
+    ports = [f"--{name}-port={free_port()}" for name in ("kafka", "clickhouse", "worker")]
+    command = tokentide("up", "--headless", "--data-dir", str(directory), *ports, *options)
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            if process.stdout.readline() != "ready\n":
+                pytest.fail(f"the stack did not start: {process.stderr.read()}")
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(STACK_STOP_SECONDS_MAX)
+            finally:
+                process.kill()
+
+
+def stack_addresses(directory: Path) -> dict[str, str]:
+    """Return the addresses of a running stack by name."""
+    found: dict[str, str] = _stack_file(directory)["addresses"]
+    return found
+
+
+def stack_pids(directory: Path) -> dict[str, int]:
+    """Return the process ids of a running stack by name."""
+    return {process["name"]: process["pid"] for process in _stack_file(directory)["processes"]}
+
+
+def _stack_file(directory: Path) -> dict[str, Any]:
+    found: dict[str, Any] = orjson.loads((directory / "stack.json").read_bytes())
+    return found
 
 
 def http_answers(url: str) -> bool:

@@ -13,10 +13,18 @@ import orjson
 import pytest
 
 from deploy.local.kafka_admin import kafka_answers
-from deploy.local.processes import Child, free_port, wait_until
+from deploy.local.processes import Child, wait_until
 from deploy.local.supervisor import Part, Stopped, Supervisor, open_log
 from schemas.errors import FatalError
-from tests.conftest import PROJECT, environment, http_answers, run_tokentide, tokentide
+from tests.conftest import (
+    PROJECT,
+    environment,
+    http_answers,
+    run_tokentide,
+    running_stack,
+    stack_addresses,
+    stack_pids,
+)
 
 SLEEPER = "import time; print('up', flush=True); time.sleep(600)"
 STUBBORN = (
@@ -233,15 +241,14 @@ time.sleep(600)
     assert wait_until(lambda: not is_alive(pid), 30)
 
 
-def stack_file(directory: Path) -> dict[str, Any]:
-    """Return what ``stack.json`` says."""
-    found: dict[str, Any] = orjson.loads((directory / "stack.json").read_bytes())
-    return found
-
-
-def pids(directory: Path) -> dict[str, int]:
-    """Return the process ids of ``stack.json`` by name."""
-    return {process["name"]: process["pid"] for process in stack_file(directory)["processes"]}
+def everything_answers(where: dict[str, str]) -> bool:
+    """Return whether broker, engine and both workers of a stack are ready."""
+    return (
+        kafka_answers(where["kafka"])
+        and http_answers(f"{where['clickhouse']}/ping")
+        and http_answers(f"{where['worker-0']}/readyz")
+        and http_answers(f"{where['worker-1']}/readyz")
+    )
 
 
 def test_up_keeps_the_contract_of_scripts(tmp_path: Path) -> None:
@@ -249,44 +256,29 @@ def test_up_keeps_the_contract_of_scripts(tmp_path: Path) -> None:
 
     One test for the whole life of a stack: a start takes many seconds.
     """
-    up = tokentide(
-        "up", "--headless", "--no-simulator", "--workers", "2", "--data-dir", str(tmp_path),
-        *(f"--{name}-port={free_port()}" for name in ("kafka", "clickhouse")),
-    )  # fmt: skip
-    with subprocess.Popen(up, stdout=subprocess.PIPE, text=True, env=environment()) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-            where, running = stack_file(tmp_path)["addresses"], pids(tmp_path)
-            assert set(running) == {"kafka", "clickhouse", "worker-0", "worker-1"} == set(where)
-            assert all(map(is_alive, running.values()))
-            assert kafka_answers(where["kafka"])
-            assert http_answers(f"{where['clickhouse']}/ping")
-            assert http_answers(f"{where['worker-0']}/readyz")
-            assert http_answers(f"{where['worker-1']}/readyz")
+    with running_stack(tmp_path, "--no-simulator", "--workers", "2") as process:
+        where, running = stack_addresses(tmp_path), stack_pids(tmp_path)
+        assert set(running) == {"kafka", "clickhouse", "worker-0", "worker-1"} == set(where)
+        assert all(map(is_alive, running.values()))
+        assert everything_answers(where)
 
-            second = run_tokentide("up", "--headless", "--data-dir", str(tmp_path))
-            assert second.returncode == 1
-            assert "a stack already runs on" in second.stderr
-            assert pids(tmp_path) == running
+        second = run_tokentide("up", "--headless", "--data-dir", str(tmp_path))
+        assert second.returncode == 1
+        assert "a stack already runs on" in second.stderr
+        assert stack_pids(tmp_path) == running
 
-            def restarted(name: str, old: int) -> bool:
-                return pids(tmp_path).get(name, old) != old
+        def restarted(name: str) -> bool:
+            return stack_pids(tmp_path).get(name, running[name]) != running[name]
 
-            for name in ("worker-1", "clickhouse", "kafka"):
-                os.kill(running[name], signal.SIGKILL)
-                assert wait_until(lambda: restarted(name, running[name]), 60)  # noqa: B023
-            assert wait_until(lambda: kafka_answers(where["kafka"]), 120)
-            assert wait_until(lambda: http_answers(f"{where['clickhouse']}/ping"), 120)
-            assert wait_until(lambda: http_answers(f"{where['worker-0']}/readyz"), 120)
-            assert wait_until(lambda: http_answers(f"{where['worker-1']}/readyz"), 120)
-            assert set(pids(tmp_path)) == set(running)
+        for name in ("worker-1", "clickhouse", "kafka"):
+            os.kill(running[name], signal.SIGKILL)
+            assert wait_until(lambda: restarted(name), 60)  # noqa: B023
+        assert wait_until(lambda: everything_answers(where), 120)
+        assert set(stack_pids(tmp_path)) == set(running)
 
-            running.update(pids(tmp_path))
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(120) == 0
-        finally:
-            process.kill()
+        running.update(stack_pids(tmp_path))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(120) == 0
     assert not any(map(is_alive, running.values()))
     assert not (tmp_path / "stack.json").exists()
     log = (tmp_path / "logs" / "stack.log").read_text()
