@@ -42,6 +42,7 @@ class Progress:
         self.partitions[partition] = PartitionProgress(
             committed=max(committed, 0), moved_seconds=self.clock()
         )
+        LAG.labels(partition).set(0)
 
     def fetched(self, partition: int, high_watermark: int) -> None:
         """Note the end offset of a partition."""

@@ -1,0 +1,197 @@
+"""The loop of a partition: declare, store, commit, in this order, whatever happens."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from faust.types import TP
+
+from schemas.errors import FatalError
+from streams.delivery import declare
+from streams.health import Progress
+from streams.partitions import Limits, PartitionLoop, PartitionLoops, StoreRequest
+from streams.record_batches import Committed, Fetched, PartitionLostError, RecordBatch
+from tests.record_batch import record_batch
+
+USAGE = TP("llm-usage-v1", 0)
+NOTHING = Committed(-1, "")
+
+
+class FakeConsumer:
+    """Keeps what is asked of it, in order, in a journal shared with the store."""
+
+    def __init__(self, journal: list[Any], committed: Committed) -> None:
+        self.committed = {USAGE: committed}
+        self.journal = journal
+        self.is_lost = False
+
+    async def commit_range(self, tp: TP, offset: int, metadata: str) -> None:
+        if self.is_lost:
+            raise PartitionLostError(f"{tp} is lost")
+        self.journal.append(("commit", offset, metadata))
+
+    def pause_partitions(self, tps: set[TP]) -> None:
+        self.journal.append(("pause", len(tps)))
+
+    def resume_partitions(self, tps: set[TP]) -> None:
+        self.journal.append(("resume", len(tps)))
+
+
+class Bench:
+    """One loop with a fake consumer and a store that can be held up."""
+
+    def __init__(
+        self, committed: Committed = NOTHING, rows_max: int = 4, wait_ms: int = 10
+    ) -> None:
+        self.journal: list[Any] = []
+        self.consumer = FakeConsumer(self.journal, committed)
+        self.may_store = asyncio.Event()
+        self.may_store.set()
+        self.progress = Progress(stall_seconds=30)
+        self.loop = PartitionLoop(
+            USAGE,
+            consumer=self.consumer,
+            store=self.store,
+            limits=Limits(rows_max, 1 << 20, wait_ms),
+            progress=self.progress,
+        )
+
+    async def store(self, request: StoreRequest) -> None:
+        bounds = request.batch.first_offset, request.batch.next_offset
+        self.journal.append(("store", *bounds, request.is_repeat))
+        await self.may_store.wait()
+
+    def deliver(self, *batches: RecordBatch) -> None:
+        self.loop.deliver(Fetched(USAGE, 1, batches, batches[-1].next_offset))
+
+    async def run_until(self, condition: Callable[[], bool]) -> "asyncio.Task[None]":
+        task = asyncio.create_task(self.loop.run())
+        await self.wait(condition)
+        return task
+
+    async def wait(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(5):
+            while not condition():  # noqa: ASYNC110 - conditions on several journals
+                await asyncio.sleep(0.001)
+
+    def journal_without_pauses(self) -> list[Any]:
+        return [entry for entry in self.journal if entry[0] not in ("pause", "resume")]
+
+
+async def test_a_range_is_declared_before_it_is_stored_and_committed_after() -> None:
+    """At low traffic: declare, store, commit with nothing in flight."""
+    bench = Bench()
+    bench.deliver(record_batch(0, b"a", b"b"))
+    task = await bench.run_until(lambda: len(bench.journal) >= 3)
+    task.cancel()
+    assert bench.journal == [("commit", 0, declare(2)), ("store", 0, 2, False), ("commit", 2, "")]
+
+
+async def test_under_load_one_commit_ends_a_range_and_declares_the_next() -> None:
+    """With the next range at hand, each range costs one commit."""
+    bench = Bench(rows_max=2, wait_ms=1000)
+    bench.deliver(*(record_batch(2 * i, b"a", b"b") for i in range(3)))
+    task = await bench.run_until(lambda: ("commit", 6, "") in bench.journal)
+    task.cancel()
+    assert bench.journal_without_pauses() == [
+        ("commit", 0, declare(2)),
+        ("store", 0, 2, False),
+        ("commit", 2, declare(4)),
+        ("store", 2, 4, False),
+        ("commit", 4, declare(6)),
+        ("store", 4, 6, False),
+        ("commit", 6, ""),
+    ]
+
+
+async def test_a_declared_range_is_repeated_first_and_exactly() -> None:
+    """After a crash the new owner stores the declared range again, marked as a repeat."""
+    bench = Bench(Committed(10, declare(13)), rows_max=2)
+    bench.deliver(record_batch(10, b"a", b"b"), record_batch(12, b"c", b"d"))
+    task = await bench.run_until(lambda: len(bench.journal_without_pauses()) >= 3)
+    task.cancel()
+    first, second, *_ = bench.journal_without_pauses()
+    assert first == ("store", 10, 13, True), "no declaration: it is declared already"
+    assert second[:2] == ("commit", 13)
+
+
+async def test_nothing_is_committed_while_a_range_is_being_stored() -> None:
+    """A store that hangs holds the offset where it is, and fetching stops when memory is full."""
+    bench = Bench(rows_max=2)
+    bench.may_store.clear()
+    bench.deliver(record_batch(0, b"a", b"b"))
+    task = await bench.run_until(lambda: ("store", 0, 2, False) in bench.journal)
+    for offset in range(2, 8, 2):
+        bench.deliver(record_batch(offset, b"a", b"b"))
+    commits = [entry for entry in bench.journal if entry[0] == "commit"]
+    assert commits == [("commit", 0, declare(2))]
+    assert bench.journal[-1] == ("pause", 1)
+    bench.may_store.set()
+    await bench.wait(lambda: ("commit", 8, "") in bench.journal)
+    assert bench.journal.count(("resume", 1)) == bench.journal.count(("pause", 1))
+    task.cancel()
+
+
+async def test_a_lost_partition_ends_the_loop_without_a_crash() -> None:
+    """When the broker refuses the commit, somebody else owns the partition: stop, quietly."""
+    bench = Bench()
+    bench.consumer.is_lost = True
+    bench.deliver(record_batch(0, b"a"))
+    await asyncio.wait_for(bench.loop.run(), 5)
+    assert bench.journal == [], "stored although the declaration was refused"
+
+
+async def test_stopping_lets_the_range_in_flight_land() -> None:
+    """A stop ends after the commit of the range in flight, and declares no other."""
+    bench = Bench(rows_max=1, wait_ms=1000)
+    bench.may_store.clear()
+    bench.deliver(record_batch(0, b"a"), record_batch(1, b"b"))
+    task = await bench.run_until(lambda: ("store", 0, 1, False) in bench.journal)
+    bench.loop.stop()
+    bench.may_store.set()
+    await asyncio.wait_for(task, 5)
+    assert bench.journal_without_pauses()[-1] == ("commit", 1, "")
+
+
+async def test_a_foreign_declaration_stops_the_worker() -> None:
+    """Metadata that is not ours crashes the worker with its reason instead of being overwritten."""
+    errors: list[BaseException] = []
+
+    async def crash(error: BaseException) -> None:
+        errors.append(error)
+
+    def new_loop(_: TP) -> PartitionLoop:
+        return Bench(Committed(5, "mine")).loop
+
+    loops = PartitionLoops(new_loop, crash, Progress(30))
+    await loops.deliver(Fetched(USAGE, 1, (record_batch(5, b"a"),), 6))
+    assert isinstance(errors[0], FatalError)
+
+
+async def test_an_error_in_the_store_stops_the_worker_and_commits_nothing() -> None:
+    """What nobody foresaw ends the worker; the range stays declared for the next owner."""
+    bench = Bench()
+    errors: list[BaseException] = []
+
+    async def crash(error: BaseException) -> None:
+        errors.append(error)
+
+    async def fail(_: StoreRequest) -> None:
+        raise ValueError("unforeseen")
+
+    bench.loop._store = fail
+    loops = PartitionLoops(lambda _: bench.loop, crash, bench.progress)
+    await loops.deliver(Fetched(USAGE, 1, (record_batch(0, b"a"),), 1))
+    await bench.wait(lambda: bool(errors))
+    assert isinstance(errors[0], ValueError)
+    assert bench.journal == [("commit", 0, declare(1))]
+    await loops.stop()
+
+
+@pytest.mark.parametrize("offset", [0, 7])
+async def test_readiness_knows_where_the_group_stands(offset: int) -> None:
+    """Lag counts from the committed offset, before anything has landed."""
+    bench = Bench(Committed(offset, ""))
+    bench.deliver(record_batch(offset, b"a", b"b", b"c"))
+    assert bench.progress.partitions[0].lag_records == 3
