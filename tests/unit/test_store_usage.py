@@ -1,6 +1,5 @@
 """The agent: refused records go to the dead letters, rows to ClickHouse, and faults are waited out."""
 
-import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -90,9 +89,8 @@ async def test_a_range_becomes_rows_and_dead_letters() -> None:
     dead_letters = await store(writer, event(0), b"nonsense", event(2))
     ((token, rows),) = writer.written
     assert token == "llm-usage-v1:1:40-42:202605"
-    assert (
-        rows.schema.equals(arrow_schema(), check_metadata=False)
-        or rows.schema.names == arrow_schema().names
+    assert list(zip(rows.schema.names, rows.schema.types, strict=True)) == list(
+        zip(arrow_schema().names, arrow_schema().types, strict=True)
     )
     assert rows["kafka_offset"].to_pylist() == [40, 42]
     assert rows["model"].to_pylist() == ["vendor/model"] * 2
@@ -103,10 +101,10 @@ async def test_a_range_becomes_rows_and_dead_letters() -> None:
 async def test_each_month_is_a_block_with_its_own_token() -> None:
     """A block never spans two table partitions, so each insert is atomic."""
     writer = FakeWriter()
-    await store(writer, event(0, "2026-05-31T23:59:59.999Z"), event(1, "2026-06-01T00:00:00Z"))
+    await store(writer, event(0, "2026-04-30T23:59:59.999Z"), event(1, "2026-05-01T00:00:00Z"))
     assert [token for token, _ in writer.written] == [
+        "llm-usage-v1:1:40-41:202604",
         "llm-usage-v1:1:40-41:202605",
-        "llm-usage-v1:1:40-41:202606",
     ]
     assert [rows["kafka_offset"].to_pylist() for _, rows in writer.written] == [[40], [41]]
 
@@ -137,4 +135,3 @@ async def test_a_range_of_refused_records_writes_nothing() -> None:
     writer = FakeWriter()
     await store(writer, b"nonsense")
     assert writer.written == []
-    await asyncio.sleep(0)
