@@ -46,7 +46,6 @@ __all__ = [
     "load_shipped",
     "origin",
     "price_at",
-    "price_rows",
     "size_class",
 ]
 
@@ -260,21 +259,6 @@ def attribute_rows(catalogue: Catalogue) -> dict[str, list[str] | list[float | N
         "reasoning": [model.reasoning or UNKNOWN for model in models],
         "total_params_b": [model.total_params_b for model in models],
         "active_params_b": [model.active_params_b for model in models],
-    }
-
-
-def price_rows(catalogue: Catalogue) -> dict[str, list[str] | list[int]]:
-    """Return all dated prices as columns, by model id and time, ready for an as-of join."""
-    pairs = [
-        (model_id, price)
-        for model_id in sorted(catalogue.models)
-        for price in catalogue.models[model_id].prices
-    ]
-    return {
-        "model_id": [model_id for model_id, _ in pairs],
-        "valid_from_ms": [price.valid_from_ms for _, price in pairs],
-        "prompt_picousd_per_token": [price.prompt_picousd_per_token for _, price in pairs],
-        "completion_picousd_per_token": [price.completion_picousd_per_token for _, price in pairs],
     }
 
 

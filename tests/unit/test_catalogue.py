@@ -29,7 +29,6 @@ from schemas.catalogue import (
     load_shipped,
     origin,
     price_at,
-    price_rows,
     size_class,
 )
 from schemas.catalogue_files import SHIPPED_DIRECTORY, picousd_per_token
@@ -383,14 +382,6 @@ def test_attribute_rows_say_unknown() -> None:
         "total_params_b": [None, 8.0],
         "active_params_b": [None, None],
     }
-
-
-def test_price_rows_are_sorted() -> None:
-    """Price columns hold every price, by model and time."""
-    rows = price_rows(load_shipped())
-    keys = list(zip(rows["model_id"], rows["valid_from_ms"], strict=True))
-    assert keys == sorted(keys)
-    assert len(keys) == sum(len(found.prices) for found in load_shipped().models.values())
 
 
 # The record
