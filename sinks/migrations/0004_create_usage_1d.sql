@@ -1,4 +1,5 @@
--- Requests by day and every dimension, from the rows of usage_1h as they are inserted.
+-- Requests by day and every dimension, from the rows of usage_1h as they are inserted. They are not
+-- grouped again: a block seldom spans hours, and the engine adds up equal keys when it merges.
 CREATE TABLE IF NOT EXISTS {database}.usage_1d
 (
     day Date COMMENT 'Day in which the requests started, UTC',
@@ -49,18 +50,15 @@ SELECT
     toDate(e.hour) AS day,
     model, vendor, vendor_country, license, open_weights, origin, size_class, reasoning, provider,
     app_id, region, caller_country, category, finish_reason, tool_use, status,
-    sum(e.requests) AS requests,
-    sum(e.tokens_prompt) AS tokens_prompt,
-    sum(e.tokens_completion) AS tokens_completion,
-    sum(e.tokens_reasoning) AS tokens_reasoning,
-    sum(e.tokens_cached) AS tokens_cached,
-    sum(e.cost_nanousd) AS cost_nanousd,
-    sum(e.tool_call_requests) AS tool_call_requests,
-    sum(e.errors) AS errors,
-    sum(e.tokens_unknown) AS tokens_unknown,
-    sum(e.cost_unknown) AS cost_unknown
+    requests,
+    tokens_prompt,
+    tokens_completion,
+    tokens_reasoning,
+    tokens_cached,
+    cost_nanousd,
+    tool_call_requests,
+    errors,
+    tokens_unknown,
+    cost_unknown
 FROM {database}.usage_1h AS e
-GROUP BY
-    day, model, vendor, vendor_country, license, open_weights, origin, size_class, reasoning,
-    provider, app_id, region, caller_country, category, finish_reason, tool_use, status
 COMMENT 'Fills usage_1d with every block inserted into usage_1h';
