@@ -79,7 +79,7 @@ class Request:
 class Result:
     """A finished query: its bytes and what it read or wrote."""
 
-    body: memoryview
+    body: bytes
     read_rows: int = 0
     read_bytes: int = 0
     written_rows: int = 0
@@ -99,7 +99,7 @@ class Stream:
         self._result: Any = None
         self._ended = False
 
-    def fetch(self) -> memoryview | None:
+    def fetch(self) -> bytes | None:
         """Return the next piece, or ``None`` at the end. The first call starts the query.
 
         Raises:
@@ -313,9 +313,9 @@ def _escaped(text: str) -> str:
     return text
 
 
-def _bytes_of(result: Any) -> memoryview:
-    """Return a result's bytes without a copy; the view keeps them alive."""
-    return memoryview(result.get_memview().view()) if result.size() else memoryview(b"")
+def _bytes_of(result: Any) -> bytes:
+    """Return a copy of a result's bytes: chDB's view of them dies with the result."""
+    return bytes(result.bytes()) if result.size() else b""
 
 
 def _one_line(text: str) -> str:

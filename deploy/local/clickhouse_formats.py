@@ -7,38 +7,35 @@ be cut off; for all other formats (JSON, Arrow files, Parquet) the result is sen
 
 from collections.abc import Callable
 
-Join = Callable[[memoryview, int], memoryview]
+Join = Callable[[bytes, int], bytes | memoryview]
 
 _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
 
-def _plain(piece: memoryview, _: int) -> memoryview:
+def _plain(piece: bytes, _: int) -> bytes:
     return piece
 
 
 def _without_lines(count: int) -> Join:
     """Cut off header lines. Names and types are escaped in these formats: no line break in them."""
 
-    def join(piece: memoryview, index: int) -> memoryview:
-        if index == 0:
-            return piece
-        start = bytes(piece[: 1 << 20])
+    def join(piece: bytes, index: int) -> memoryview:
         end = 0
-        for _ in range(count):
-            end = start.index(b"\n", end) + 1
-        return piece[end:]
+        for _ in range(count if index else 0):
+            end = piece.index(b"\n", end) + 1
+        return memoryview(piece)[end:]
 
     return join
 
 
-def _arrow_stream(piece: memoryview, index: int) -> memoryview:
+def _arrow_stream(piece: bytes, index: int) -> memoryview:
     """Cut off the schema message of all but the first piece, and the end mark of each.
 
     Source: Arrow, "Encapsulated message format": 0xFFFFFFFF, length of the metadata (int32, little
     endian), metadata. A schema has no body.
     """
     start = 0 if index == 0 else 8 + int.from_bytes(piece[4:8], "little")
-    return piece[start : len(piece) - len(_END_OF_STREAM)]
+    return memoryview(piece)[start : len(piece) - len(_END_OF_STREAM)]
 
 
 _LINES_0 = """

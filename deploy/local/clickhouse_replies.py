@@ -65,8 +65,9 @@ class Reply:
         await self._response.prepare(self._http)
         self.started = True
 
-    async def write(self, piece: memoryview) -> None:
+    async def write(self, data: bytes | memoryview) -> None:
         """Send bytes; waits while the client does not read."""
+        piece = memoryview(data)
         for start in range(0, len(piece), WRITE_BYTES):
             part = piece[start : start + WRITE_BYTES]
             if self._packer is None:
@@ -79,7 +80,7 @@ class Reply:
 
     async def end(self, tail: bytes = b"") -> web.StreamResponse:
         """Send the last bytes."""
-        await self.write(memoryview(tail))
+        await self.write(tail)
         if self._packer is not None:
             await self._response.write(bytes(self._packer.finish()))
         await self._response.write_eof()
@@ -94,7 +95,7 @@ class Reply:
         mark = b"\r\n__exception__\r\n"
         body = b"%b%b\r\n%b%d %b%b" % (mark, tag, text, len(text), tag, mark)
         with suppress(ConnectionError):
-            await self.write(memoryview(body))
+            await self.write(body)
         if self._http.transport is not None:
             self._http.transport.close()
         return self._response
