@@ -42,7 +42,6 @@ def create_app(settings: Settings) -> App:
         web_host=settings.worker_host,
         web_port=settings.worker_port,
         web_tables_enabled=False,
-        datadir=settings.data_dir / "faust",
     )
 
 

@@ -448,5 +448,8 @@ class App(faust.App):  # type: ignore[misc]
 
     logger = FAUST_LOGGER
 
+    def _create_directories(self) -> None:
+        """Make none: only Faust's tables need one, and there are none."""
+
     def _new_transport(self) -> Any:
         return Transport(self.conf.broker_consumer, self)
