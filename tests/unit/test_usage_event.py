@@ -270,6 +270,12 @@ def test_the_first_of_equal_names_counts_however_it_is_written() -> None:
     assert orjson.loads(odd.tags) == {'a"}:': "1,{", "b": "\\"}
 
 
+def test_only_ascii_whitespace_is_trimmed() -> None:
+    """A no-break space, a file separator and white space inside stay part of the model's name."""
+    assert decoded(encoded(model_raw=" \f\v\u00a0a b\x1c\r\n")).model_raw == "\u00a0a b\x1c"
+    assert decoded(encoded(provider=" a ")).provider == " a "
+
+
 def test_a_wrong_first_value_is_not_saved_by_a_right_second_one() -> None:
     """The first of equal names counts also when it is the faulty one."""
     value = b'{"status": 5,' + encoded()[1:]
