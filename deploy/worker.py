@@ -12,9 +12,10 @@ from faust.worker import Worker
 
 from agents import store_usage
 from agents.follow_catalogue import CatalogueFollower
+from deploy.addresses import writer_address
 from schemas.catalogue import Catalogue
 from schemas.errors import FatalError, RetryableError
-from sinks import clickhouse
+from sinks import clickhouse, migrate
 from sinks.usage_events import UsageEventWriter
 from streams import logs
 from streams.app import add_health_pages, create_app
@@ -40,6 +41,7 @@ def run(settings: Settings) -> None:
     logs.configure(settings.log_level)
     _check_port(settings.worker_host, settings.worker_port)
     client = clickhouse.connect(writer_address(settings))
+    migrate.verify(client, settings.clickhouse_database)
     uvloop.install()
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
@@ -56,20 +58,6 @@ def run(settings: Settings) -> None:
         if stop.code:
             raise
     log.info("worker.stopped")
-
-
-def writer_address(settings: Settings) -> clickhouse.ClickHouseAddress:
-    """Return where ClickHouse is, as the writer."""
-    return clickhouse.ClickHouseAddress(
-        host=settings.clickhouse_host,
-        port=settings.clickhouse_port,
-        secure=settings.clickhouse_secure,
-        user=settings.clickhouse_user,
-        password=settings.clickhouse_password.get_secret_value(),
-        database=settings.clickhouse_database,
-        connect_timeout_seconds=settings.clickhouse_connect_timeout_seconds,
-        request_timeout_seconds=settings.clickhouse_request_timeout_seconds,
-    )
 
 
 def _add_agents(app: App, settings: Settings, writer: UsageEventWriter) -> None:

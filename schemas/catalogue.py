@@ -38,7 +38,6 @@ __all__ = [
     "Reasoning",
     "Resolution",
     "SizeClass",
-    "attribute_rows",
     "decode_model",
     "encode_model",
     "list_cost_nanousd",
@@ -239,27 +238,6 @@ def _checkpointed(names: Mapping[str, str]) -> frozenset[str]:
         if base is not None and base != model_id:
             found |= {base, model_id}
     return frozenset(found)
-
-
-def attribute_rows(catalogue: Catalogue) -> dict[str, list[str] | list[float | None]]:
-    """Return the attributes of all models as columns, by model id, ready for a join.
-
-    Text that is unknown is ``unknown``; parameter counts that are unknown are ``None``.
-    """
-    models = [catalogue.models[model_id] for model_id in sorted(catalogue.models)]
-    weights = {True: "open", False: "closed", None: UNKNOWN}
-    return {
-        "model_id": [model.model_id for model in models],
-        "vendor": [model.vendor or UNKNOWN for model in models],
-        "vendor_country": [model.vendor_country or UNKNOWN for model in models],
-        "license": [model.license or UNKNOWN for model in models],
-        "open_weights": [weights[model.open_weights] for model in models],
-        "origin": [str(origin(model)) for model in models],
-        "size_class": [str(size_class(model)) for model in models],
-        "reasoning": [model.reasoning or UNKNOWN for model in models],
-        "total_params_b": [model.total_params_b for model in models],
-        "active_params_b": [model.active_params_b for model in models],
-    }
 
 
 def load_directory(directory: Path) -> Catalogue:

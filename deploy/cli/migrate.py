@@ -7,27 +7,13 @@ from pathlib import Path
 import click
 from clickhouse_connect.driver import Client
 
+from deploy.addresses import writer_address
 from deploy.cli.stack import data_dir_option, settings_for
 from schemas.errors import SinkUnavailableError
 from sinks import migrate as schema
 from sinks.clickhouse import ClickHouseAddress, connect
-from streams.settings import Settings
 
 RETRY_SECONDS = 0.5
-
-
-def writer_address(settings: Settings) -> ClickHouseAddress:
-    """Return how the worker and ``migrate`` reach ClickHouse."""
-    return ClickHouseAddress(
-        host=settings.clickhouse_host,
-        port=settings.clickhouse_port,
-        user=settings.clickhouse_user,
-        password=settings.clickhouse_password.get_secret_value(),
-        database=settings.clickhouse_database,
-        secure=settings.clickhouse_secure,
-        connect_timeout_seconds=settings.clickhouse_connect_timeout_seconds,
-        request_timeout_seconds=settings.clickhouse_request_timeout_seconds,
-    )
 
 
 def connect_within(address: ClickHouseAddress, timeout_seconds: float) -> Client:

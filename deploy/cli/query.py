@@ -14,29 +14,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from deploy.addresses import reader_address
 from deploy.cli.stack import data_dir_option, settings_for
 from schemas.errors import FatalError
-from sinks.clickhouse import CAUGHT, ClickHouseAddress, connect, sorted_error
-from streams.settings import Settings
+from sinks.clickhouse import CAUGHT, connect, sorted_error
 
 CHUNK_BYTES = 1 << 16
 TABLE_ROWS_MAX = 1000
 # How ClickHouse starts the text of an error that happens after the first rows were sent.
 EXCEPTION_MARKER = b"__exception__"
-
-
-def reader_address(settings: Settings) -> ClickHouseAddress:
-    """Return how commands that only read reach ClickHouse."""
-    return ClickHouseAddress(
-        host=settings.clickhouse_host,
-        port=settings.clickhouse_port,
-        user=settings.clickhouse_reader_user,
-        password=settings.clickhouse_reader_password.get_secret_value(),
-        database=settings.clickhouse_database,
-        secure=settings.clickhouse_secure,
-        connect_timeout_seconds=settings.clickhouse_connect_timeout_seconds,
-        request_timeout_seconds=settings.clickhouse_request_timeout_seconds,
-    )
 
 
 @click.command("query")

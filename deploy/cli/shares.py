@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from deploy.cli.query import reader_address
+from deploy.addresses import reader_address
 from deploy.cli.stack import data_dir_option, settings_for
 from schemas.errors import FatalError, RetryableError
 from sinks.clickhouse import CAUGHT, ClickHouseAddress, connect, sorted_error

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from deploy.cli.query import reader_address
+from deploy.addresses import reader_address
 from deploy.cli.stack import data_dir_option, settings_for
 from deploy.local.kafka_admin import admin_client
 from schemas.errors import RetryableError

@@ -9,9 +9,9 @@ import time
 from typing import Any
 
 import faust
-from prometheus_client import Counter, start_http_server
+from prometheus_client import CollectorRegistry, Counter, start_http_server
 
-from deploy.worker import writer_address
+from deploy.addresses import writer_address
 from schemas import usage_event
 from schemas.catalogue import load_shipped
 from schemas.errors import RecordError
@@ -23,14 +23,16 @@ from streams.enriching import blocks_by_month, enrich
 from streams.settings import Settings
 
 ROWS_MAX = 50_000
-READ = Counter("tokentide_records_read", "Records taken from the topic.")
-COMMITTED = Counter("tokentide_records_committed", "Records inserted.")
+# Under the names that the benchmark reads from every stack.
+REGISTRY = CollectorRegistry()
+READ = Counter("tokentide_records_read", "Records taken from the topic.", registry=REGISTRY)
+COMMITTED = Counter("tokentide_records_committed", "Records inserted.", registry=REGISTRY)
 
 
 def main() -> None:
     """Run until stopped."""
     settings = Settings.load()
-    start_http_server(settings.worker_port, settings.worker_host)
+    start_http_server(settings.worker_port, settings.worker_host, registry=REGISTRY)
     writer = UsageEventWriter(
         clickhouse.connect(writer_address(settings)), settings.clickhouse_database
     )

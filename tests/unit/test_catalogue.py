@@ -21,7 +21,6 @@ from schemas.catalogue import (
     Catalogue,
     Model,
     Price,
-    attribute_rows,
     decode_model,
     encode_model,
     list_cost_nanousd,
@@ -364,24 +363,6 @@ def test_prices_keep_changes_only() -> None:
 
 
 # Columns for joins
-
-
-def test_attribute_rows_say_unknown() -> None:
-    """Columns have one row per model; unknown text is ``unknown``, unknown numbers are null."""
-    known = Model("b", vendor="acme", open_weights=True, vendor_country="CN", total_params_b=8.0)
-    rows = attribute_rows(Catalogue.of([known, Model("a")]))
-    assert rows == {
-        "model_id": ["a", "b"],
-        "vendor": ["unknown", "acme"],
-        "vendor_country": ["unknown", "CN"],
-        "license": ["unknown", "unknown"],
-        "open_weights": ["unknown", "open"],
-        "origin": ["unknown", "chinese_open"],
-        "size_class": ["unknown", "small"],
-        "reasoning": ["unknown", "unknown"],
-        "total_params_b": [None, 8.0],
-        "active_params_b": [None, None],
-    }
 
 
 # The record
