@@ -87,7 +87,9 @@ def running(
 
 
 @contextmanager
-def running_stack(directory: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+def running_stack(
+    directory: Path, *options: str, **settings: object
+) -> Iterator[subprocess.Popen[str]]:
     """Run ``tokentide up --headless`` on free ports until the block ends; ready when it is entered.
 
     ``stack_addresses(directory)`` and ``stack_pids(directory)`` tell what runs.
@@ -95,7 +97,11 @@ def running_stack(directory: Path, *options: str) -> Iterator[subprocess.Popen[s
     ports = [f"--{name}-port={free_port()}" for name in ("kafka", "clickhouse", "worker")]
     command = tokentide("up", "--headless", "--data-dir", str(directory), *ports, *options)
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(**settings),
     ) as process:
         try:
             assert process.stdout is not None
