@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress as Bars
 from rich.progress import SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from deploy.local.processes import writable_directory
+from deploy.local.processes import disk_errors_in_one_line, writable_directory
 from deploy.local.stack import (
     Wishes,
     addresses,
@@ -23,7 +23,6 @@ from deploy.local.stack import (
     write_stack_file,
 )
 from deploy.local.supervisor import Part, Stopped, Supervisor, open_log
-from schemas.errors import FatalError
 from streams.settings import Settings
 
 PORT = click.IntRange(1, 65535)
@@ -76,7 +75,11 @@ def up(
     signals = Signals()
     interactive = not headless and sys.stdout.isatty()
     logs = writable_directory(directory / "logs")
-    with only_stack(directory), open_log(logs / "stack.log") as log:
+    with (
+        disk_errors_in_one_line(directory),
+        only_stack(directory),
+        open_log(logs / "stack.log") as log,
+    ):
         ports = choose_ports(wishes)
         where = addresses(ports)
         progress = Spinners() if interactive else Lines(quiet=headless)
@@ -94,8 +97,6 @@ def up(
             _run(supervisor, directory, interactive)
         except Stopped:
             pass
-        except OSError as error:
-            raise FatalError(f"{error.filename or directory}: {error.strerror}") from None
         finally:
             supervisor.stop()
     if not headless:

@@ -23,6 +23,7 @@ from deploy.local.kafka_jars import cache_directory, ensure_jars, read_lock
 from deploy.local.processes import (
     LOOPBACK,
     die_with,
+    disk_errors_in_one_line,
     free_port,
     last_lines,
     require_free_port,
@@ -39,7 +40,7 @@ FOREIGN_VARIABLES = ("JAVA_HOME", "CLASSPATH", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OP
 """What is set for another Java must not change this one."""
 
 
-def server_properties(directory: Path, port: int, controller_port: int) -> dict[str, str]:
+def server_properties(port: int, controller_port: int) -> dict[str, str]:
     """Return the broker's settings: those that differ from Kafka's, each for one machine."""
     return {
         "process.roles": "broker,controller",
@@ -51,7 +52,8 @@ def server_properties(directory: Path, port: int, controller_port: int) -> dict[
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "controller.listener.names": "CONTROLLER",
         "inter.broker.listener.name": "PLAINTEXT",
-        "log.dirs": str(directory / "data"),
+        # Below the working directory: a path of a person may hold a comma, which separates here.
+        "log.dirs": "data",
         "auto.create.topics.enable": "false",
         "offsets.topic.replication.factor": "1",
         "offsets.topic.num.partitions": "4",
@@ -100,7 +102,8 @@ def java_command(jars: list[Path], directory: Path, main_class: str, *arguments:
 
 def java_environment() -> dict[str, str]:
     """Return the environment without what is meant for another Java."""
-    return {name: value for name, value in os.environ.items() if name not in FOREIGN_VARIABLES}
+    kept = {name: value for name, value in os.environ.items() if name not in FOREIGN_VARIABLES}
+    return {**kept, "LC_ALL": "C.UTF-8"}  # Or Java cannot open a path with an accent in it.
 
 
 def run_broker(data_dir: Path, port: int) -> NoReturn:
@@ -117,23 +120,29 @@ def run_broker(data_dir: Path, port: int) -> NoReturn:
     jars = ensure_jars(read_lock(), cache_directory())
     _lock(directory)
     require_free_port(port, "--port")
+    with disk_errors_in_one_line(directory):
+        settings = _prepare(directory, port)
+    _format_once(jars, directory, settings)
+    command = java_command(jars, directory, "kafka.Kafka", str(settings))
+    with disk_errors_in_one_line(log):
+        set_aside(log)
+        output = log.open("ab")
+    _announce(f"{LOOPBACK}:{port}", log)
+    os.dup2(output.fileno(), 1)
+    os.dup2(output.fileno(), 2)
+    os.chdir(directory)
+    os.execve(command[0], command, java_environment())
+
+
+def _prepare(directory: Path, port: int) -> Path:
+    """Write the broker's settings and return their file."""
     shutil.rmtree(directory / "tmp", ignore_errors=True)
     (directory / "tmp").mkdir()
     settings = directory / "server.properties"
     settings.write_text(
-        "".join(
-            f"{name}={value}\n"
-            for name, value in server_properties(directory, port, free_port()).items()
-        )
+        "".join(f"{name}={value}\n" for name, value in server_properties(port, free_port()).items())
     )
-    _format_once(jars, directory, settings)
-    command = java_command(jars, directory, "kafka.Kafka", str(settings))
-    set_aside(log)
-    _announce(f"{LOOPBACK}:{port}", log)
-    with log.open("ab") as output:
-        os.dup2(output.fileno(), 1)
-        os.dup2(output.fileno(), 2)
-    os.execve(command[0], command, java_environment())
+    return settings
 
 
 def _lock(directory: Path) -> None:
@@ -162,6 +171,7 @@ def _format_once(jars: list[Path], directory: Path, settings: Path) -> None:
             command,
             capture_output=True,
             text=True,
+            cwd=directory,
             timeout=FORMAT_SECONDS_MAX,
             env=java_environment(),
             preexec_fn=die_with(os.getpid()),

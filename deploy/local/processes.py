@@ -7,8 +7,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +19,8 @@ POLL_SECONDS = 0.05
 LOG_BYTES_MAX = 16 << 20
 """A log longer than this is set aside as ``NAME.log.1`` when its process starts again."""
 LOG_TAIL_BYTES = 4096
+PROBE_BYTES = 1 << 16
+"""What a directory must have room for to count as writable."""
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
@@ -60,14 +62,25 @@ def writable_directory(directory: Path) -> Path:
     probe = directory / f".probe-{os.getpid()}"
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
+        try:
+            probe.write_bytes(bytes(PROBE_BYTES))
+        finally:
+            probe.unlink(missing_ok=True)
     except OSError as error:
         raise FatalError(
             f"directory {directory} cannot be written: {error.strerror};"
             " choose another with --data-dir"
         ) from None
     return directory
+
+
+@contextmanager
+def disk_errors_in_one_line(directory: Path) -> Iterator[None]:
+    """Turn an ``OSError`` into a ``FatalError`` that names the file, or else ``directory``."""
+    try:
+        yield
+    except OSError as error:
+        raise FatalError(f"{error.filename or directory}: {error.strerror or error}") from None
 
 
 def last_lines(log: Path, count: int = 1) -> list[str]:

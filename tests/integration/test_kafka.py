@@ -97,14 +97,18 @@ def test_topics_are_not_created_by_use(kafka_bootstrap: str) -> None:
 
 
 def test_acknowledged_records_survive_kill_9(tmp_path: Path) -> None:
-    """A killed broker starts again on its directory, on another port, with every record."""
+    """A killed broker starts again on its directory, on another port, with every record.
+
+    The directory's name has what paths may have: spaces, a comma, an accent.
+    """
+    directory = tmp_path / "a, b é"
     topic = Topic("kept", 1)
 
     def address(port: int) -> str:
         return f"127.0.0.1:{port}"
 
     def broker(port: int) -> list[str]:
-        return tokentide("kafka", "--data-dir", str(tmp_path), "--port", str(port))
+        return tokentide("kafka", "--data-dir", str(directory), "--port", str(port))
 
     log = tmp_path / "out.log"
     port = free_port()
@@ -118,7 +122,7 @@ def test_acknowledged_records_survive_kill_9(tmp_path: Path) -> None:
     other = free_port()
     with running("kafka", broker(other), log, lambda: kafka_answers(address(other))) as child:
         assert consume(address(other), topic.name, len(VALUES)) == VALUES
-        second = run_tokentide("kafka", "--data-dir", str(tmp_path), "--port", str(free_port()))
+        second = run_tokentide("kafka", "--data-dir", str(directory), "--port", str(free_port()))
         assert second.returncode == 1
         assert "another broker runs on" in second.stderr
         assert child.stop(60), "SIGTERM was not enough"

@@ -150,9 +150,9 @@ def test_unusable_cache_is_one_line(tmp_path: Path) -> None:
         ensure_jars([jar()], tmp_path / "file")
 
 
-def test_broker_listens_on_loopback_only(tmp_path: Path) -> None:
+def test_broker_listens_on_loopback_only() -> None:
     """No listener of the broker can be reached from another machine."""
-    settings = server_properties(tmp_path, 9092, 9093)
+    settings = server_properties(9092, 9093)
     listeners = f"{settings['listeners']},{settings['advertised.listeners']}".split(",")
     assert all("://127.0.0.1:" in listener for listener in listeners)
     assert settings["auto.create.topics.enable"] == "false"
