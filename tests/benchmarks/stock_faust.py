@@ -1,21 +1,23 @@
 """The alternative: Faust as its documentation shows it, one event at a time, doing the same work.
 
 Same broker, topic, catalogue, rows, tables and insert as tokentide; it buffers 50,000 rows and
-commits Faust's way. It carries none of the guarantees. Its settings are the fastest that its
-documentation offers for this: raw values, no web views, a large buffer.
+commits Faust's way. It carries none of the guarantees, and of the validation only what reading the
+fields needs, so the comparison favours it. Its settings are the fastest that its documentation
+offers for this: raw values, no web views.
 """
 
 import time
+from datetime import datetime
 from typing import Any
 
 import faust
+import orjson
 from prometheus_client import CollectorRegistry, Counter, start_http_server
 
 from deploy.addresses import writer_address
-from schemas import usage_event
 from schemas.catalogue import load_shipped
-from schemas.errors import RecordError
 from schemas.topics import USAGE_TOPIC
+from schemas.usage_event import FIELDS, UsageEvent
 from sinks import clickhouse
 from sinks.usage_events import UsageEventWriter
 from streams.decoding import events_of
@@ -27,6 +29,29 @@ ROWS_MAX = 50_000
 REGISTRY = CollectorRegistry()
 READ = Counter("tokentide_records_read", "Records taken from the topic.", registry=REGISTRY)
 COMMITTED = Counter("tokentide_records_committed", "Records inserted.", registry=REGISTRY)
+
+
+PLAIN = tuple(field.name for field in FIELDS if field.kind not in ("timestamp", "hash", "tags"))[
+    1:
+]  # Without schema_version.
+
+
+def read_event(value: bytes) -> UsageEvent:
+    """Return an event as a careful hand would read it, without the schema's checks."""
+    members = orjson.loads(value)
+    fields = {name: members.get(name) for name in PLAIN}
+    fields["attempt"] = fields["attempt"] or 0
+    fields["operation"] = fields["operation"] or "chat"
+    for name in ("user_hash", "session_hash"):
+        text = members.get(name)
+        fields[name] = int(text[:16], 16) if text else None
+    tags = members.get("tags")
+    return UsageEvent(
+        **fields,
+        occurred_at_ms=int(datetime.fromisoformat(members["occurred_at"]).timestamp() * 1000),
+        tags=orjson.dumps(tags).decode() if tags else "",
+        quality=(),
+    )
 
 
 def main() -> None:
@@ -48,7 +73,7 @@ def main() -> None:
         stream_wait_empty=False,
     )
     topic = app.topic(USAGE_TOPIC, value_serializer="raw", value_type=bytes)
-    rows: list[tuple[int, usage_event.UsageEvent]] = []
+    rows: list[tuple[int, UsageEvent]] = []
 
     def flush() -> None:
         table = enrich(
@@ -63,13 +88,7 @@ def main() -> None:
     async def store(stream: Any) -> None:
         async for event in stream.events():
             READ.inc()
-            append_time_ms = int(event.message.timestamp * 1000)
-            try:
-                decoded = usage_event.decode(event.value, append_time_ms=append_time_ms)
-            except RecordError:
-                COMMITTED.inc()
-                continue
-            rows.append((event.message.offset, decoded))
+            rows.append((event.message.offset, read_event(event.value)))
             if len(rows) >= ROWS_MAX:
                 flush()
 
