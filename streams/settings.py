@@ -59,7 +59,7 @@ class Settings(BaseSettings):
     """Bytes of JSON in one batch, for events that are large. Bounds memory as the rows do."""
     batch_wait_seconds: float = Field(default=1.0, gt=0, le=60)
     """Longest wait for a full batch: the floor of freshness at low traffic."""
-    fetch_bytes_max: int = Field(default=4 << 20, ge=1 << 16, le=64 << 20)
+    fetch_bytes_max: int = Field(default=1 << 20, ge=1 << 16, le=64 << 20)
     """Compressed bytes of one fetch from one partition. Bounds what a stopped partition keeps in memory."""
     retry_wait_seconds_max: float = Field(default=15.0, gt=0)
     """Longest pause between two tries while ClickHouse is away. Pauses double from 0.25 s up to it."""
