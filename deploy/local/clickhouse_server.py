@@ -9,6 +9,7 @@ Source of the interface: ClickHouse, "HTTP interface"; src/Server/HTTPHandler.cp
 """
 
 import asyncio
+import os
 import re
 import signal
 import uuid
@@ -54,8 +55,8 @@ REQUESTS_MAX = 128
 SOCKET_BYTES = 1 << 20
 SPOOL_BYTES = 1 << 20
 """Bytes of a body taken off the event loop at once."""
-STOP_SECONDS_MAX = 20.0
-"""Longest wait for running requests when the server is stopped."""
+STOP_SECONDS_MAX = 10.0
+"""Longest wait for running requests when the server is stopped, then again for the engine."""
 
 # Parameters that speak of the request, not of the engine.
 _TRANSPORT = frozenset(
@@ -244,10 +245,10 @@ class ClickHouseServer:
                 unpacker.finish()
                 head = insert_head(buffer, complete=True)
         if head is None:
+            if reads_infile(buffer):
+                raise refusal(UNKNOWN_TYPE_OF_QUERY, "Query has infile and was sent over HTTP")
             return Received(buffer)
         statement = b"%b %b FORMAT %b" % (head.target, head.settings, head.format)
-        if reads_infile(head.target):
-            raise refusal(UNKNOWN_TYPE_OF_QUERY, "Query has infile and was sent over HTTP")
         data = Spool()
         if not user.read_only:  # A reader's data is not taken: the engine refuses the INSERT.
             data.write(buffer[head.data_start :])
@@ -380,7 +381,12 @@ async def _serve(engine: Engine, users: Mapping[str, User], host: str, port: int
     await stopped.wait()
     log.info("clickhouse.stopping")
     await runner.cleanup()
-    await asyncio.wait_for(server.close(), STOP_SECONDS_MAX)
+    try:
+        await asyncio.wait_for(server.close(), STOP_SECONDS_MAX)
+    except TimeoutError:
+        # As a kill, which the data survives: what runs has not been acknowledged.
+        log.warning("clickhouse.stopped_while_busy")
+        os._exit(1)
     log.info("clickhouse.stopped")
 
 

@@ -95,7 +95,8 @@ def writes_outfile(text: bytes) -> bool:
 def reads_infile(text: bytes) -> bool:
     """Return whether an INSERT names a file, which a server refuses over HTTP."""
     top = [token.text for token in tokens(text) if token.depth == 0]
-    return (b"FROM", b"INFILE") in pairwise(top)
+    named = (at for at in range(len(top) - 2) if top[at : at + 2] == [b"FROM", b"INFILE"])
+    return top[:1] == [b"INSERT"] and any(top[at + 2][:1] in b"'\"$" for at in named)
 
 
 def insert_head(text: bytes, *, complete: bool) -> InsertHead | None:

@@ -92,4 +92,5 @@ def test_files_named_in_statements_are_noticed() -> None:
     assert not writes_outfile(b"SELECT 'INTO OUTFILE'")
     assert reads_infile(b"INSERT INTO t from infile 'x'")
     assert not reads_infile(b"INSERT INTO `FROM INFILE`")
+    assert not reads_infile(b"INSERT INTO t SELECT * FROM infile WHERE 1")
     assert first_word(b" /* a */ (SELECT 1)") == b"("
