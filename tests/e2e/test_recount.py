@@ -15,7 +15,7 @@ def test_sql_equals_an_independent_recount_though_the_worker_is_killed(tmp_path:
     nothing changes, new events come on top, no process is left.
     """
     result = run(Plan(events=150_000, kills=2, batch_rows_max=2_000), tmp_path, print)
-    assert result.differences == []
+    assert not result.differences, "\n".join(result.differences)
     assert len(result.kills) == 2
     assert result.expected.stored > 145_000
     assert result.expected.refused.total() > 500

@@ -1,0 +1,158 @@
+"""The proof itself can fail: whatever is wrong in tables or topics, the comparison says so."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from clickhouse_connect.driver.httpclient import HttpClient
+from faust.types import TP
+
+from agents.store_usage import prepare
+from deploy.local.simulator.records_file import read_records
+from schemas.catalogue import load_shipped
+from sinks.usage_events import UsageEventWriter
+from streams.batches import Batch
+from tests.conftest import ClickHouseAddress, fresh_name, run_tokentide
+from tests.e2e.comparing import Check, Letter, Topics, check_letters, check_offsets, compare
+from tests.e2e.recount import Recount, recount
+from tests.integration.sinks_database import migrated
+from tests.record_batch import record_batch
+
+FAULTS = "duplicates=0.02,late=0.02,malformed=0.05,unknown_model=0.02,multiline=0.02"
+
+WAITING = {"mutations_sync": 1}
+
+
+@pytest.fixture(scope="module")
+def values(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
+    """Records of the simulator, a tenth of them odd."""
+    file = tmp_path_factory.mktemp("records") / "out"
+    done = run_tokentide(
+        *("simulate", "--no-publish", "--events", "3000", "--world", "catalogue"),
+        *("--from", "2026-07-30", "--to", "2026-08-02", "--faults", FAULTS, "--out", str(file)),
+    )
+    assert done.returncode == 0, done.stderr
+    return list(read_records(file))
+
+
+@pytest.fixture(scope="module")
+def expected(values: list[bytes]) -> Recount:
+    """What must be stored."""
+    return recount(values, now=datetime.now(UTC))
+
+
+@pytest.fixture(scope="module")
+def topics(values: list[bytes]) -> Topics:
+    """What must be in Kafka."""
+    rejected = prepare(_batch(values), load_shipped()).rejected
+    letters = [
+        Letter(0, each.offset, each.value or b"", each.reason.value, values[each.offset])
+        for each in rejected
+    ]
+    return Topics({0: len(values)}, letters)
+
+
+@pytest.fixture
+def client(clickhouse: ClickHouseAddress, values: list[bytes]) -> Iterator[HttpClient]:
+    """A database that holds what it must."""
+    database = fresh_name("compare")
+    with migrated(clickhouse, database) as client:
+        writer = UsageEventWriter(client, database)
+        for block in prepare(_batch(values), load_shipped()).blocks:
+            writer.write(block.rows, str(block.month))
+        yield client
+
+
+def _batch(values: list[bytes]) -> Batch:
+    now_ms = round(datetime.now(UTC).timestamp() * 1000)
+    return Batch(TP("llm-usage-v1", 0), (record_batch(0, *values, append_time_ms=now_ms),))
+
+
+def broken(checks: list[Check]) -> set[str]:
+    return {check.name for check in checks if check.differences}
+
+
+def parts(names: set[str]) -> set[str]:
+    """Return the first words of checks: a table, ``share`` for a view, or another check."""
+    return {"share" if name.startswith("share_by") else name.split(" by ")[0] for name in names}
+
+
+def test_equal_when_all_is_right(client: HttpClient, expected: Recount, topics: Topics) -> None:
+    """No difference in any of the comparisons, and there are many of them."""
+    checks = compare(expected, client, topics)
+    assert [check for check in checks if check.differences] == []
+    assert len(checks) > 100
+    assert len(topics.letters) > 100
+    assert expected.stored > expected.event_ids > 2000
+
+
+def test_doubled_row(client: HttpClient, expected: Recount, topics: Topics) -> None:
+    """A row stored twice is seen in every table and every view."""
+    client.command("INSERT INTO usage_events SELECT * FROM usage_events WHERE kafka_offset = 100")
+    checks = compare(expected, client, topics)
+    assert broken(checks) == {check.name for check in checks} - {"event ids", "dead letters"}
+
+
+def test_lost_row(client: HttpClient, expected: Recount, topics: Topics) -> None:
+    """A row that is in the rollups and not in the raw table is seen there."""
+    client.command("ALTER TABLE usage_events DELETE WHERE kafka_offset = 100", settings=WAITING)
+    checks = compare(expected, client, topics)
+    assert parts(broken(checks)) == {"books", "offsets", "event ids", "usage_events"}
+
+
+@pytest.mark.parametrize(("table", "time"), [("usage_1m", "minute"), ("usage_1h", "hour")])
+def test_rollup_that_counted_a_token_too_many(
+    client: HttpClient, expected: Recount, topics: Topics, table: str, time: str
+) -> None:
+    """One token in one rollup is seen in it, in what it feeds and in the views that read it."""
+    client.command(
+        f"INSERT INTO {table} ({time}, model, tokens_prompt)"
+        f" SELECT {time}, model, 1 FROM {table} LIMIT 1"
+    )
+    fed = {"usage_1m": set(), "usage_1h": {"usage_1d"}}[table]
+    assert parts(broken(compare(expected, client, topics))) == {table, "share", *fed}
+
+
+def test_wrong_attribute(client: HttpClient, expected: Recount, topics: Topics) -> None:
+    """A row under the wrong origin is seen, though all totals are right."""
+    client.command(
+        "ALTER TABLE usage_events UPDATE origin = 'other_open'"
+        " WHERE kafka_offset IN (SELECT min(kafka_offset) FROM usage_events"
+        " WHERE origin = 'proprietary')",
+        settings=WAITING,
+    )
+    assert broken(compare(expected, client, topics)) == {"usage_events by origin and day"}
+
+
+def test_dead_letters_that_are_wrong(expected: Recount, topics: Topics) -> None:
+    """A dead letter lost, sent twice, changed or badly labelled is seen."""
+    first, *rest = topics.letters
+    wrong: dict[str, list[Letter]] = {
+        "lost": rest,
+        "sent twice": [first, first, *rest],
+        "a byte more": [replace(first, value=first.value + b" "), *rest],
+        "another reason": [replace(first, reason="too_long"), *rest],
+        "another place": [replace(first, offset=first.offset + 1, origin_value=b"{}"), *rest],
+        "a header": [replace(first, fault="stage is None"), *rest],
+    }
+    assert check_letters(expected, topics).differences == ()
+    for how, letters in wrong.items():
+        assert check_letters(expected, replace(topics, letters=letters)).differences, how
+
+
+def test_offsets_that_are_wrong(client: HttpClient, topics: Topics) -> None:
+    """An offset that is nowhere, or both stored and dead-lettered, is seen."""
+    first, *rest = topics.letters
+    stored = min({*range(topics.ends[0])} - {each.offset for each in topics.letters})
+    assert check_offsets(client, topics).differences == ()
+    for letters in (rest, [replace(first, offset=stored), *topics.letters]):
+        assert check_offsets(client, replace(topics, letters=letters)).differences
+    assert check_offsets(client, replace(topics, ends={0: topics.ends[0] + 1})).differences
+
+
+def test_recount_is_of_every_record(values: list[bytes], expected: Recount) -> None:
+    """The recount of one record less is another recount."""
+    fewer = recount(values[:-1], now=datetime.now(UTC))
+    assert fewer.records == expected.records - 1
+    assert fewer != expected
