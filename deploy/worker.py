@@ -1,7 +1,9 @@
 """A worker put together: the app, the agent and what they need."""
 
 import asyncio
+import dataclasses
 import socket
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,6 +15,7 @@ from faust.worker import Worker
 from agents import store_usage
 from agents.follow_catalogue import CatalogueFollower
 from deploy.addresses import writer_address
+from deploy.local.kafka_admin import admin_client
 from schemas.catalogue import Catalogue
 from schemas.errors import FatalError, RetryableError
 from sinks import clickhouse, migrate
@@ -40,27 +43,46 @@ def run(settings: Settings) -> None:
     """
     logs.configure(settings.log_level)
     _check_port(settings.worker_host, settings.worker_port)
-    client = clickhouse.connect(writer_address(settings))
+    with admin_client(settings.kafka_bootstrap_servers):
+        pass  # Whether Kafka answers: Faust would not say so in one line.
+    # The database is named with each insert: one that is missing is told by its missing migrations.
+    client = clickhouse.connect(dataclasses.replace(writer_address(settings), database="default"))
     migrate.verify(client, settings.clickhouse_database)
     uvloop.install()
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     app = create_app(settings)
-    _add_agents(app, settings, UsageEventWriter(client, settings.clickhouse_database))
+    causes: list[BaseException] = []
+
+    async def crash(error: BaseException) -> None:
+        # What follows from a crash crashes too: the first one is the cause.
+        causes.append(error)
+        await app.crash(error)
+
+    writer = UsageEventWriter(client, settings.clickhouse_database)
+    _add_agents(app, settings, writer, crash)
     process = Worker(app, quiet=True, override_logging=False, redirect_stdouts=False, loop=loop)
     process.spinner = None  # It writes terminal codes into the log.
     log.info("worker.started", group=settings.consumer_group, port=settings.worker_port)
     try:
         process.execute_from_commandline()
-    except (FatalError, RetryableError):
-        raise
     except SystemExit as stop:
+        cause = causes[0] if causes else process.crash_reason
+        if isinstance(cause, FatalError | RetryableError):
+            raise cause from None
         if stop.code:
-            raise
+            raise FatalError(
+                f"worker stopped by what nobody foresaw: {cause!r}; see its log"
+            ) from cause
     log.info("worker.stopped")
 
 
-def _add_agents(app: App, settings: Settings, writer: UsageEventWriter) -> None:
+def _add_agents(
+    app: App,
+    settings: Settings,
+    writer: UsageEventWriter,
+    crash: Callable[[BaseException], Awaitable[None]],
+) -> None:
     progress = Progress(settings.stall_seconds)
     follower = CatalogueFollower(settings.kafka_bootstrap_servers)
     dead_letters = DeadLetters(settings.kafka_bootstrap_servers)
@@ -87,7 +109,7 @@ def _add_agents(app: App, settings: Settings, writer: UsageEventWriter) -> None:
             tp, consumer=app.consumer, store=store.store, limits=limits, progress=progress
         )
 
-    loops = PartitionLoops(new_loop, app.crash, progress)
+    loops = PartitionLoops(new_loop, crash, progress)
     store_usage.register(app, loops)
 
     def faults() -> list[str]:
@@ -106,7 +128,7 @@ def _add_agents(app: App, settings: Settings, writer: UsageEventWriter) -> None:
             is_loaded.set()
             await follower.run()
         except (FatalError, RetryableError) as error:
-            await app.crash(error)
+            await crash(error)
         finally:
             await follower.stop()
 
