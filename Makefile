@@ -6,9 +6,10 @@ UV := $(shell command -v uv 2>/dev/null)
 UV_FOR_LOCK := uv==0.13.9
 INSTALLED := $(VENV)/.installed
 ARGS ?=
+EVENTS ?= 5000000
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check bench lock clean
+.PHONY: help install run test check bench recount market lock clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1	\2/p' Makefile
@@ -28,6 +29,12 @@ check: $(INSTALLED) ## Lint, format check and strict types
 
 bench: $(INSTALLED) ## Measure events/s, CPU per event and freshness; writes bench.json
 	$(BIN)/python -m tests.benchmarks.bench $(ARGS)
+
+recount: $(INSTALLED) ## Prove SQL equal to a recount while the worker is killed: make recount EVENTS=5000000
+	$(BIN)/python -m tests.e2e.scenario --events $(EVENTS) $(ARGS)
+
+market: $(INSTALLED) ## Replay 91 published days as 5 million requests; prove that their shares come out of SQL
+	$(BIN)/python -m tests.e2e.market $(ARGS)
 
 $(INSTALLED): pyproject.toml requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \

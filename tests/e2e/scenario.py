@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,8 +19,6 @@ from typing import Any
 
 import orjson
 from clickhouse_connect.driver.httpclient import HttpClient
-from rich.console import Console
-from rich.table import Table
 
 from deploy.local.processes import wait_until
 from deploy.local.simulator.records_file import read_records
@@ -36,6 +33,7 @@ from tests.conftest import (
 )
 from tests.e2e.comparing import Check, Topics, compare, faults, read_topics
 from tests.e2e.recount import Recount, recount
+from tests.e2e.report import Report
 
 FAULTS = "duplicates=0.005,late=0.005,malformed=0.005,unknown_model=0.005"
 """Two percent, for each simulation."""
@@ -105,7 +103,7 @@ def run(plan: Plan, directory: Path, say: Say) -> Result:
         kills = simulate_and_kill(plan, directory, say)
         wait_until_stored(stack)
         say("everything is stored; counting again")
-        expected = recount_of(directory, say)
+        expected = recount_of([directory / f"{world}.records" for world in WORLDS], say)
         say("comparing")
         checks = [*compare_with(stack, expected, say), *check_truth(expected, directory)]
     survivors = processes_of(directory)
@@ -201,9 +199,8 @@ def wait_until_stored(stack: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def recount_of(directory: Path, say: Say) -> Recount:
-    """Count again what the simulators wrote down."""
-    files = [directory / f"{world}.records" for world in WORLDS]
+def recount_of(files: Sequence[Path], say: Say) -> Recount:
+    """Count again what was written down when it was sent."""
     done = 0
 
     def progress(records: int) -> None:
@@ -353,37 +350,19 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=5_000_000)
     parser.add_argument("--kills", type=int, default=4)
     wanted = parser.parse_args()
-    console, started = Console(), time.monotonic()
-
-    def say(line: str) -> None:
-        console.print(f"{time.monotonic() - started:7.1f} s  {line}", highlight=False)
-
+    report = Report()
     with tempfile.TemporaryDirectory(prefix="tokentide-recount-") as directory:
-        result = run(Plan(wanted.events, wanted.kills), Path(directory), say)
-    console.print(summary(result))
+        result = run(Plan(wanted.events, wanted.kills), Path(directory), report.say)
+    report.show("compared with the recount", (*result.checks, *result.again))
     for each in result.differences:
-        console.print(each, markup=False, highlight=False, style="red")
-    seconds = time.monotonic() - started
-    say("all equal" if not result.differences else f"{len(result.differences)} differences")
-    console.print(
-        f"{result.expected.records:,} records, {result.expected.stored:,} rows,"
-        f" {result.expected.refused.total():,} dead letters, {len(result.kills)} kills,"
-        f" {seconds:.0f} s",
-        highlight=False,
+        report.say(each)
+    expected = result.expected
+    report.say(
+        f"{expected.records:,} records = {expected.stored:,} rows + {expected.refused.total():,} dead"
+        f" letters; {expected.stored - expected.event_ids:,} rows were sent again;"
+        f" {len(result.kills)} kills; {len(result.differences)} differences"
     )
     sys.exit(bool(result.differences))
-
-
-def summary(result: Result) -> Table:
-    """Return the checks as a table."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("compared with the recount")
-    table.add_column("numbers", justify="right")
-    table.add_column("")
-    for check in (*result.checks, *result.again):
-        outcome = "[red]differs" if check.differences else "[green]equal"
-        table.add_row(check.name, f"{check.compared:,}", outcome)
-    return table
 
 
 if __name__ == "__main__":
