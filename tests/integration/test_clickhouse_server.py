@@ -452,6 +452,17 @@ def test_what_a_server_refuses_over_http_is_refused(
     assert post("SELECT 1", decompress=1).headers["X-ClickHouse-Exception-Code"] == "48"
 
 
+def test_of_several_statements_none_runs(post: Post, database: str) -> None:
+    """Two statements in one request are refused before the first, as a server does."""
+    make = f"CREATE TABLE {database}.{{}} (x UInt8) ENGINE = Memory"
+    answer = post(f"{make.format('one')}; {make.format('two')}")
+    assert (answer.status_code, answer.headers["X-ClickHouse-Exception-Code"]) == (400, "62")
+    broken = post(f"{make.format('one')}; not a statement (")
+    assert broken.headers["X-ClickHouse-Exception-Code"] == "62"
+    assert post(f"SHOW TABLES FROM {database}").text == ""
+    assert post(f"{make.format('one')};").ok
+
+
 # The process
 
 
