@@ -9,7 +9,7 @@ ARGS ?=
 EVENTS ?= 5000000
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check bench recount market lock clean
+.PHONY: help install run test check bench soak recount market lock clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1	\2/p' Makefile
@@ -35,6 +35,9 @@ recount: $(INSTALLED) ## Prove SQL equal to a recount while the worker is killed
 
 market: $(INSTALLED) ## Replay 91 published days as 5 million requests; prove that their shares come out of SQL
 	$(BIN)/python -m tests.e2e.market $(ARGS)
+
+soak: $(INSTALLED) ## Watch the worker's memory for ten minutes at full speed
+	$(BIN)/python -m tests.benchmarks.soak $(ARGS)
 
 $(INSTALLED): pyproject.toml requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
