@@ -29,9 +29,10 @@ def create_app(settings: Settings) -> App:
         consumer_auto_offset_reset="earliest",
         consumer_max_fetch_size=settings.fetch_bytes_max,
         broker_max_poll_interval=FOREVER_SECONDS,
-        broker_session_timeout=30.0,
-        broker_heartbeat_interval=3.0,
-        broker_request_timeout=40.0,
+        consumer_group_instance_id=settings.worker_name or None,
+        broker_session_timeout=settings.session_timeout_seconds,
+        broker_heartbeat_interval=2.0,
+        broker_request_timeout=max(40.0, settings.session_timeout_seconds + 1),
         # Offsets move by commit_range; Faust's own commit has nothing to do.
         broker_commit_interval=3600.0,
         stream_wait_empty=False,

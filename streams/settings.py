@@ -27,6 +27,10 @@ class Settings(BaseSettings):
     """Kafka brokers, host:port, separated by commas."""
     consumer_group: str = Field(default="tokentide-store-usage", min_length=1)
     """Consumer group of the workers. A new name reads the usage topic from its beginning."""
+    worker_name: str = ""
+    """Name of this worker, its own in the consumer group. After a crash a worker of the same name has its partitions back at once; without a name they wait for the session to end."""
+    session_timeout_seconds: float = Field(default=10.0, ge=6, le=300)
+    """Silence after which a worker counts as dead and its partitions go to others."""
     usage_partitions: int = Field(default=4, ge=1, le=1000)
     """Partitions of the usage topic when `tokentide topics` creates it; also the most workers that can share it."""
     replication_factor: int = Field(default=1, ge=1, le=9)

@@ -21,8 +21,9 @@ from schemas.errors import FatalError
 PORTS_FILE = "ports.json"
 """The ports of the last run, for the next one; ``stack.json`` is there only while it runs."""
 USUAL_PORTS = {"kafka": 9092, "clickhouse": 8123, "worker": 6066}
-HISTORY_DAYS = 7
+HISTORY_DAYS = 3
 """Published days that the simulator sends before it goes live."""
+HISTORY_EVENTS_PER_DAY = 20_000
 HTTP_SECONDS_MAX = 5.0
 FIRST_START_SECONDS_MAX = 600.0
 """Longest wait for Kafka, whose first start downloads its jars."""
@@ -53,10 +54,8 @@ def simulator_command(wishes: Wishes) -> list[str]:
     """
     rate = [] if wishes.rate is None else ["--rate", str(wishes.rate)]
     place = str(wishes.data_dir / "replay.json")
-    days = str(HISTORY_DAYS)
-    return tokentide(
-        "replay", "openrouter-2026", "--live", "--days", days, "--resume", place, *rate
-    )
+    history = ["--days", str(HISTORY_DAYS), "--events-per-day", str(HISTORY_EVENTS_PER_DAY)]
+    return tokentide("replay", "openrouter-2026", "--live", *history, "--resume", place, *rate)
 
 
 def choose_ports(wishes: Wishes) -> dict[str, int]:
@@ -140,7 +139,11 @@ def parts(wishes: Wishes, ports: Mapping[str, int]) -> list[Part]:
         Part(
             f"worker-{index}",
             tokentide("worker"),
-            {**environment, "TOKENTIDE_WORKER_PORT": str(ports[f"worker-{index}"])},
+            {
+                **environment,
+                "TOKENTIDE_WORKER_PORT": str(ports[f"worker-{index}"]),
+                "TOKENTIDE_WORKER_NAME": f"worker-{index}",
+            },
             after=("catalogue", "migrate"),
             problem=http_problem(f"{where[f'worker-{index}']}/readyz"),
             stop_seconds_max=20.0,
