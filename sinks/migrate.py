@@ -38,7 +38,7 @@ class ShareView:
 
 
 def _hourly(name: str, column: str) -> ShareView:
-    return ShareView(name, column, "usage_1h", "hour", 3600)
+    return ShareView(name, column, "usage_context_1h", "hour", 3600)
 
 
 SHARE_VIEWS = (

@@ -1,5 +1,5 @@
--- Requests by day and every dimension, from the rows of usage_1h as they are inserted. They are not
--- grouped again: a block seldom spans hours, and the engine adds up equal keys when it merges.
+-- Requests by day, from the rows of usage_1h as they are inserted. They are not grouped again: a
+-- block seldom spans hours, and the engine adds up equal keys when it merges.
 CREATE TABLE IF NOT EXISTS {database}.usage_1d
 (
     day Date COMMENT 'Day in which the requests started, UTC',
@@ -12,13 +12,6 @@ CREATE TABLE IF NOT EXISTS {database}.usage_1d
     size_class LowCardinality(String) COMMENT 'By total parameters: small below 15 billion, medium below 70, large from 70; unknown',
     reasoning LowCardinality(String) COMMENT 'Does the model reason: none, optional, always or unknown',
     provider LowCardinality(String) COMMENT 'Who served the requests; unknown when not reported',
-    app_id LowCardinality(String) COMMENT 'Application that sent the requests; unknown when not reported',
-    region LowCardinality(String) COMMENT 'Serving region; unknown when not reported',
-    caller_country LowCardinality(String) COMMENT 'ISO 3166 alpha-2 country of the caller; unknown when not reported',
-    category LowCardinality(String) COMMENT 'Task category of sampled requests; unknown when not sampled',
-    finish_reason LowCardinality(String) COMMENT 'stop, length, tool_calls, content_filter, error, cancelled, other or unknown',
-    tool_use LowCardinality(String) COMMENT 'called, none or unknown',
-    status LowCardinality(String) COMMENT 'ok, error, cancelled, timeout, rate_limited or unknown',
     requests SimpleAggregateFunction(sum, UInt64) COMMENT 'Requests',
     tokens_prompt SimpleAggregateFunction(sum, UInt64) COMMENT 'Prompt tokens, cache reads and writes included; requests with unknown tokens add nothing',
     tokens_completion SimpleAggregateFunction(sum, UInt64) COMMENT 'Completion tokens, reasoning included; requests with unknown tokens add nothing',
@@ -33,8 +26,8 @@ CREATE TABLE IF NOT EXISTS {database}.usage_1d
 ENGINE = AggregatingMergeTree
 PARTITION BY toYYYYMM(day)
 ORDER BY (
-    day, model, provider, app_id, region, caller_country, category, finish_reason, tool_use, status,
-    vendor, vendor_country, license, open_weights, origin, size_class, reasoning
+    day, model, provider, vendor, vendor_country, license, open_weights, origin, size_class,
+    reasoning
 )
 SETTINGS
     non_replicated_deduplication_window = 10000,
@@ -43,13 +36,12 @@ SETTINGS
     default_compression_codec = 'ZSTD(1)',
     min_bytes_for_wide_part = 104857600,
     vertical_merge_algorithm_min_bytes_to_activate = 104857600
-COMMENT 'Requests by day of event time and every dimension. Rows of equal keys are merged in the background: always read with sum() and GROUP BY, never count()';
+COMMENT 'Requests by day of event time, model attributes and provider. Rows of equal keys are merged in the background: always read with sum() and GROUP BY, never count()';
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS {database}.usage_1h_to_usage_1d TO {database}.usage_1d AS
 SELECT
     toDate(e.hour) AS day,
     model, vendor, vendor_country, license, open_weights, origin, size_class, reasoning, provider,
-    app_id, region, caller_country, category, finish_reason, tool_use, status,
     requests,
     tokens_prompt,
     tokens_completion,

@@ -83,9 +83,10 @@ def recount(parts: Machine, database: str, expected: Expected) -> None:
     found = client(parts.clickhouse_port, database).query(
         "SELECT count(), sum(coalesce(tokens_prompt, 0) + coalesce(tokens_completion, 0)),"
         " uniqExact(kafka_partition, kafka_offset), (SELECT sum(requests) FROM usage_1m),"
-        " (SELECT sum(requests) FROM usage_1d) FROM usage_events"
+        " (SELECT sum(requests) FROM usage_1d), (SELECT sum(requests) FROM usage_context_1h)"
+        " FROM usage_events"
     )
-    wanted = (expected.rows, expected.tokens, expected.rows, expected.rows, expected.rows)
+    wanted = (expected.rows, expected.tokens, *[expected.rows] * 4)
     if found.result_rows[0] != wanted:
         raise SystemExit(f"recount of {database}: {found.result_rows[0]}, expected {wanted}")
 

@@ -26,13 +26,14 @@ _RAW_MEASURES = (
     "countIf(cost_nanousd IS NULL)",
 )
 _SUMMED = tuple(f"sum({name})" for name in MEASURES)
-_HOURLY = tuple(name for name in DIMENSIONS if name != "cost_source")
-_BY_MINUTE = DIMENSIONS[: DIMENSIONS.index("provider") + 1]
+_OF_MODEL = DIMENSIONS[: DIMENSIONS.index("provider") + 1]
+_OF_CONTEXT = ("app_id", "region", "category", "finish_reason", "tool_use")
 TABLES = {
     "usage_events": ("occurred_at", _RAW_MEASURES, DIMENSIONS),
-    "usage_1m": ("minute", _SUMMED, _BY_MINUTE),
-    "usage_1h": ("hour", _SUMMED, _HOURLY),
-    "usage_1d": ("day", _SUMMED, _HOURLY),
+    "usage_1m": ("minute", _SUMMED, _OF_MODEL),
+    "usage_1h": ("hour", _SUMMED, _OF_MODEL),
+    "usage_1d": ("day", _SUMMED, _OF_MODEL),
+    "usage_context_1h": ("hour", _SUMMED, _OF_CONTEXT),
 }
 """Table -> column of time, `MEASURES` as SQL, dimensions it has."""
 SHARE_VIEWS = {

@@ -285,6 +285,7 @@ def check_unchanged(stack: Path, expected: Recount) -> Check:
                 ("usage_1m", "sum(requests)"),
                 ("usage_1h", "sum(requests)"),
                 ("usage_1d", "sum(requests)"),
+                ("usage_context_1h", "sum(requests)"),
             )
         }
     differences = [

@@ -101,17 +101,27 @@ def test_lost_row(client: HttpClient, expected: Recount, topics: Topics) -> None
     assert parts(broken(checks)) == {"books", "offsets", "event ids", "usage_events"}
 
 
-@pytest.mark.parametrize(("table", "time"), [("usage_1m", "minute"), ("usage_1h", "hour")])
+@pytest.mark.parametrize(
+    ("table", "columns", "seen_in"),
+    [
+        ("usage_1m", "minute, model", {"usage_1m", "share"}),
+        ("usage_1h", "hour, model", {"usage_1h", "usage_1d"}),
+        ("usage_context_1h", "hour, app_id", {"usage_context_1h", "share"}),
+    ],
+)
 def test_rollup_that_counted_a_token_too_many(
-    client: HttpClient, expected: Recount, topics: Topics, table: str, time: str
+    client: HttpClient,
+    expected: Recount,
+    topics: Topics,
+    table: str,
+    columns: str,
+    seen_in: set[str],
 ) -> None:
     """One token in one rollup is seen in it, in what it feeds and in the views that read it."""
     client.command(
-        f"INSERT INTO {table} ({time}, model, tokens_prompt)"
-        f" SELECT {time}, model, 1 FROM {table} LIMIT 1"
+        f"INSERT INTO {table} ({columns}, tokens_prompt) SELECT {columns}, 1 FROM {table} LIMIT 1"
     )
-    fed = {"usage_1m": set(), "usage_1h": {"usage_1d"}}[table]
-    assert parts(broken(compare(expected, client, topics))) == {table, "share", *fed}
+    assert parts(broken(compare(expected, client, topics))) == seen_in
 
 
 def test_wrong_attribute(client: HttpClient, expected: Recount, topics: Topics) -> None:
