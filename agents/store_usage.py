@@ -88,12 +88,20 @@ def prepare(batch: Batch, catalogue: Catalogue) -> Prepared:
 Result = TypeVar("Result")
 
 
+async def in_thread(
+    executor: Executor, function: Callable[..., Result], *arguments: object
+) -> Result:
+    """Return what a function returns, called in a thread."""
+    return await asyncio.get_running_loop().run_in_executor(executor, function, *arguments)
+
+
 class UsageStore:
     """Stores one range at a time per partition; ranges of several partitions overlap.
 
     Args:
         catalogue: Returns the newest catalogue; waits until there is one.
-        executor: Threads for decoding and inserting.
+        preparing: Threads for decoding: each holds a range several times over while it works.
+        inserting: Threads for inserts, which mostly wait for their answer.
         retry_wait_seconds_max: Longest pause between two tries while ClickHouse is away.
     """
 
@@ -103,21 +111,23 @@ class UsageStore:
         catalogue: Callable[[], Awaitable[Catalogue]],
         writer: Writer,
         dead_letters: DeadLetterTopic,
-        executor: Executor,
+        preparing: Executor,
+        inserting: Executor,
         progress: Progress,
         retry_wait_seconds_max: float,
     ) -> None:
         self._catalogue = catalogue
         self._writer = writer
         self._dead_letters = dead_letters
-        self._executor = executor
+        self._preparing = preparing
+        self._inserting = inserting
         self._progress = progress
         self._retry_wait_seconds_max = retry_wait_seconds_max
 
     async def store(self, request: StoreRequest) -> None:
         """Store a range; returns when all of it has landed."""
         batch = request.batch
-        prepared = await self._in_thread(prepare, batch, await self._catalogue())
+        prepared = await in_thread(self._preparing, prepare, batch, await self._catalogue())
         await self._dead_letters.send(batch.tp, prepared.rejected, is_repeat=request.is_repeat)
         for block in prepared.blocks:
             token = delivery.token(
@@ -137,7 +147,7 @@ class UsageStore:
         wait_seconds = RETRY_WAIT_SECONDS_MIN
         while True:
             try:
-                await self._in_thread(self._write_once, block, token)
+                await in_thread(self._inserting, self._write_once, block, token)
             except SinkUnavailableError as error:
                 self._progress.sink_error = str(error)
                 RETRIES.inc()
@@ -151,10 +161,6 @@ class UsageStore:
     def _write_once(self, block: Block, token: str) -> None:
         with stage("insert"):
             self._writer.write(block.rows, token)
-
-    async def _in_thread(self, function: Callable[..., Result], *arguments: object) -> Result:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, function, *arguments)
 
     def _observe(self, batch: Batch, prepared: Prepared) -> None:
         appended_ms = min(each.append_time_ms for each in batch.record_batches if each.count)

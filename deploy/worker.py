@@ -30,8 +30,8 @@ from streams.settings import Settings
 
 log = structlog.get_logger()
 
-THREADS = 4
-"""For decoding and inserting: two busy cores, and inserts that wait for their answer."""
+PREPARING_THREADS = 2
+INSERTING_THREADS = 4
 
 
 def run(settings: Settings) -> None:
@@ -96,7 +96,8 @@ def _add_agents(
         catalogue=catalogue,
         writer=writer,
         dead_letters=dead_letters,
-        executor=ThreadPoolExecutor(THREADS, "store"),
+        preparing=ThreadPoolExecutor(PREPARING_THREADS, "prepare"),
+        inserting=ThreadPoolExecutor(INSERTING_THREADS, "insert"),
         progress=progress,
         retry_wait_seconds_max=settings.retry_wait_seconds_max,
     )

@@ -41,7 +41,8 @@ from tests.benchmarks.parts import (
     wait_for,
 )
 
-POLL_SECONDS = 0.05
+POLL_SECONDS = 0.2
+"""Between two looks at /metrics, which costs the worker some milliseconds each."""
 DRAIN_SECONDS_MAX = 600.0
 MIB = 1 << 20
 

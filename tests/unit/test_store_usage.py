@@ -69,7 +69,8 @@ async def store(writer: FakeWriter, *values: bytes, is_repeat: bool = False) -> 
             catalogue=catalogue,
             writer=writer,
             dead_letters=dead_letters,
-            executor=executor,
+            preparing=executor,
+            inserting=executor,
             progress=progress,
             retry_wait_seconds_max=0.01,
         )
