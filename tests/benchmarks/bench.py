@@ -36,6 +36,7 @@ from tests.benchmarks.parts import (
     machine,
     main_pid,
     metrics,
+    polars_cpu_seconds,
     resident_bytes,
     run,
     wait_for,
@@ -118,6 +119,7 @@ def drain(
             time.sleep(POLL_SECONDS)
         seconds = time.monotonic() - started
         after = [cpu_seconds(each) for each in pids]
+        polars_us = polars_cpu_seconds(pid) * 1e6 / events
     finally:
         worker.stop(STOP_SECONDS_MAX)
     worker_us, engine_us, broker_us = (
@@ -127,6 +129,7 @@ def drain(
         stage: done.get(f'tokentide_stage_cpu_seconds_total{{stage="{stage}"}}', 0) * 1e6 / events
         for stage in STAGES
     }
+    stages["decode"] += polars_us
     result = Result(stack, events, seconds, worker_us, engine_us, broker_us, peak / MIB, stages)
     return result, name
 
