@@ -235,7 +235,7 @@ def check_azure(client: HttpClient) -> list[Check]:
             ).result_rows[0]
             expected = (AZURE_EVENTS[app], *wanted.values())
             differences = (f"{answer}, expected {expected}",) * (answer != expected)
-            checks.append(Check(f"{app}: requests, {kind} mean, p50, p99, max", 5, differences))
+            checks.append(Check(f"{app} {kind}: mean, p50, p99, max", 5, differences))
     answer = client.query(
         "SELECT value, requests, token_share, request_share FROM share_by_model("
         " from_time = toDateTime('2023-11-16', 'UTC'), to_time = toDateTime('2023-11-17', 'UTC'),"

@@ -20,7 +20,8 @@ class Report:
     def say(self, line: str) -> None:
         """Print a line after the seconds since the start."""
         seconds = time.monotonic() - self._started
-        self._console.print(f"{seconds:7.1f} s  {line}", markup=False, highlight=False)
+        text = f"{seconds:7.1f} s  {line}"
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def show(self, title: str, checks: Iterable[Check]) -> None:
         """Print one row per table, view or other thing compared."""
@@ -30,7 +31,7 @@ class Report:
             is_one = view_or_table.startswith(("usage_", "share_"))
             groups[view_or_table if is_one else check.name].append(check)
         table = Table(box=None, padding=(0, 2, 0, 0))
-        table.add_column(title)
+        table.add_column(title, no_wrap=True)
         table.add_column("comparisons", justify="right")
         table.add_column("numbers", justify="right")
         table.add_column("")

@@ -349,7 +349,7 @@ def main() -> None:
     """Run the proof with any number of events; exit code 1 if something differs."""
     parser = argparse.ArgumentParser(description="Compare SQL with an independent recount.")
     parser.add_argument("--events", type=int, default=5_000_000)
-    parser.add_argument("--kills", type=int, default=4)
+    parser.add_argument("--kills", type=int, default=6)
     wanted = parser.parse_args()
     report = Report()
     with tempfile.TemporaryDirectory(prefix="tokentide-recount-") as directory:
