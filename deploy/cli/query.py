@@ -161,4 +161,5 @@ def _cell(value: Any) -> Text:
         return Text(
             f"{value:%Y-%m-%d %H:%M:%S}" + (f".{value:%f}"[:4] if value.microsecond else "")
         )
-    return Text(str(value))
+    # str() of a small decimal is 0E-9.
+    return Text(f"{value:f}" if isinstance(value, Decimal) else str(value))

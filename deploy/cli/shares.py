@@ -1,6 +1,9 @@
 """``tokentide shares``: the live table of model and vendor shares."""
 
 import dataclasses
+import os
+import shutil
+import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -160,6 +163,14 @@ def top_shares(rows: Sequence[Sequence[Any]], top: int) -> list[Share]:
     return shares
 
 
+def _program() -> str:
+    """Return how this very command is called from the current directory."""
+    path = Path(sys.argv[0])
+    if path.name != "tokentide" or shutil.which("tokentide") == str(path):
+        return "tokentide"
+    return os.path.relpath(path)
+
+
 def show_shares(
     settings: Settings, stop: threading.Event, *, minutes: int = 15, top: int = 10
 ) -> None:
@@ -238,7 +249,7 @@ def picture(
     parts += [
         Text(),
         Text(f"SQL  {address}", overflow="fold"),
-        Text(f'  $  tokentide query "{EXAMPLE}"', overflow="fold"),
+        Text(f'  $  {_program()} query "{EXAMPLE}"', overflow="fold"),
     ]
     return Group(*parts)
 
