@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import GroupAuthorizationFailedError
 from faust.types import TP
 
-from streams.record_batches import Committed, Fetched, PartitionLostError
+from streams.record_batches import FETCH_WAIT_MS, Committed, Fetched, PartitionLostError
 from tests.integration.faust_app import add_reader, create_app, running, until
 from tests.integration.faust_app import test_settings as settings_of
 
@@ -125,7 +125,11 @@ async def test_append_time_is_the_brokers(
 async def test_a_start_inside_a_record_batch_skips_what_came_before(
     kafka_bootstrap: str, new_topic: Callable[..., str], tmp_path: Path
 ) -> None:
-    """A committed offset within a record batch starts at exactly that record."""
+    """A committed offset within a record batch starts at exactly that record, with its metadata.
+
+    Closes: Faust seeks to the group's offsets after every signal, so a start position can only be
+    given in `perform_seek`.
+    """
     topic = new_topic()
     await produce(kafka_bootstrap, topic, [b"%d" % i for i in range(100)])
     settings = settings_of(kafka_bootstrap, topic, tmp_path)
@@ -186,6 +190,21 @@ async def test_nothing_is_committed_that_was_not_asked_for(
         await until(lambda: len(reader.records()) == 50, "all records")
         await app.consumer.commit()
     assert await committed(kafka_bootstrap, topic, topic) is None
+
+
+async def test_a_fetch_does_not_wait_long_for_idle_partitions(
+    kafka_bootstrap: str, new_topic: Callable[..., str], tmp_path: Path
+) -> None:
+    """The broker answers a fetch of partitions without new records after 0.1 s.
+
+    Closes: faust-streaming #306, 1.5 s, hard-coded, in which no other partition is fetched.
+    """
+    topic = new_topic(2)
+    app = create_app(settings_of(kafka_bootstrap, topic, tmp_path))
+    add_reader(app, topic, Reader().handle)
+    async with running(app):
+        await until(lambda: len(app.consumer.assignment()) == 2, "an assignment")
+        assert app.consumer._thread._consumer._fetcher._fetch_max_wait_ms == FETCH_WAIT_MS == 100
 
 
 async def test_a_failing_agent_acknowledges_nothing_and_stops_the_worker(
