@@ -266,17 +266,19 @@ async def test_a_coordinator_error_does_not_hang_the_worker(
         await until(lambda: len(reader.records()) == 5, "records")
         thread = app.consumer._thread
         coordinator = thread._consumer._coordinator
-        original = coordinator.ensure_coordinator_known
-        failures = iter([GroupAuthorizationFailedError("injected")])
+        original, generation = coordinator.ensure_coordinator_known, coordinator.generation
+        injected: list[Exception] = []
 
         async def fail_once() -> None:
-            for error in failures:
-                raise error
+            if not injected:
+                injected.append(GroupAuthorizationFailedError("injected"))
+                raise injected[0]
             await original()
 
         coordinator.ensure_coordinator_known = fail_once
         thread.thread_loop.call_soon_threadsafe(coordinator.request_rejoin)
-        await until(lambda: next(failures, None) is None, "the injected error to be raised")
+        await until(lambda: bool(injected), "the injected error")
+        await until(lambda: coordinator.generation > generation, "the worker to join again")
         await produce(kafka_bootstrap, topic, [b"after"])
         await until(lambda: (5, b"after") in reader.records(), "the record after the error")
 
