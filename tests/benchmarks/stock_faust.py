@@ -6,6 +6,7 @@ fields needs, so the comparison favours it. Its settings are the fastest that it
 offers for this: raw values, no web views.
 """
 
+import tempfile
 import time
 from datetime import datetime
 from typing import Any
@@ -71,6 +72,7 @@ def main() -> None:
         table_standby_replicas=0,
         web_enabled=False,
         stream_wait_empty=False,
+        datadir=tempfile.gettempdir(),  # Else it makes a directory here, for tables it has none of.
     )
     topic = app.topic(USAGE_TOPIC, value_serializer="raw", value_type=bytes)
     rows: list[tuple[int, UsageEvent]] = []
