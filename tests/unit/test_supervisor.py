@@ -87,8 +87,8 @@ def test_parts_come_after_what_they_need(tmp_path: Path, simulator: bool) -> Non
     assert {"kafka", "clickhouse", "worker-0", "worker-1"} <= set(names)
 
 
-def test_workers_differ_in_their_port_only(tmp_path: Path) -> None:
-    """Each worker gets the addresses of the stack and a port of its own."""
+def test_workers_differ_in_their_port_and_name_only(tmp_path: Path) -> None:
+    """Each worker gets the addresses of the stack, a port and a name of its own."""
     ports = {"kafka": 1, "clickhouse": 2, "worker-0": 3, "worker-1": 4}
     first, second = [
         dict(part.environment)
@@ -97,6 +97,8 @@ def test_workers_differ_in_their_port_only(tmp_path: Path) -> None:
     ]
     assert first.pop("TOKENTIDE_WORKER_PORT") == "3"
     assert second.pop("TOKENTIDE_WORKER_PORT") == "4"
+    assert first.pop("TOKENTIDE_WORKER_NAME") == "worker-0"
+    assert second.pop("TOKENTIDE_WORKER_NAME") == "worker-1"
     assert first == second
     assert first["TOKENTIDE_KAFKA_BOOTSTRAP_SERVERS"] == "127.0.0.1:1"
 
