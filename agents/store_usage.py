@@ -123,6 +123,7 @@ class UsageStore:
         self._inserting = inserting
         self._progress = progress
         self._retry_wait_seconds_max = retry_wait_seconds_max
+        self._watermark_ms: dict[int, int] = {}
 
     async def store(self, request: StoreRequest) -> None:
         """Store a range; returns when all of it has landed."""
@@ -151,7 +152,7 @@ class UsageStore:
             except SinkUnavailableError as error:
                 self._progress.sink_error = str(error)
                 RETRIES.inc()
-                log.warning("sink.unavailable", error=str(error), retry_seconds=wait_seconds)
+                log.warning("insert.failed", error=str(error), retry_seconds=wait_seconds)
                 await asyncio.sleep(wait_seconds * random.uniform(0.75, 1.25))
                 wait_seconds = min(wait_seconds * 2, self._retry_wait_seconds_max)
             else:
@@ -165,12 +166,15 @@ class UsageStore:
     def _observe(self, batch: Batch, prepared: Prepared) -> None:
         appended_ms = min(each.append_time_ms for each in batch.record_batches if each.count)
         LATENCY.observe(max(time.time() - appended_ms / 1000, 0))
-        newest_ms = max((block.newest_ms for block in prepared.blocks), default=None)
-        if newest_ms is not None:
-            WATERMARK.labels(batch.tp.partition).set(newest_ms / 1000)
+        partition = batch.tp.partition
+        newest_ms = max((block.newest_ms for block in prepared.blocks), default=0)
+        # A range of late events does not move it back.
+        newest_ms = max(newest_ms, self._watermark_ms.get(partition, 0))
+        self._watermark_ms[partition] = newest_ms
+        WATERMARK.labels(partition).set(newest_ms / 1000)
         log.debug(
             "batch.stored",
-            partition=batch.tp.partition,
+            partition=partition,
             rows=sum(block.rows.num_rows for block in prepared.blocks),
             rejected=len(prepared.rejected),
             offset_first=batch.first_offset,

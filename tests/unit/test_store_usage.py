@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 
 import orjson
 import pyarrow as pa
 import pytest
 from faust.types import TP
+from prometheus_client import REGISTRY
 
 from agents import store_usage
 from agents.store_usage import UsageStore
@@ -58,6 +60,13 @@ class FakeDeadLetters:
 
 async def store(writer: FakeWriter, *values: bytes, is_repeat: bool = False) -> FakeDeadLetters:
     """Store one range at the offsets from 40 on."""
+    return await store_ranges(writer, values, is_repeat=is_repeat)
+
+
+async def store_ranges(
+    writer: FakeWriter, *ranges: Sequence[bytes], is_repeat: bool = False
+) -> FakeDeadLetters:
+    """Store one range after the other."""
     dead_letters = FakeDeadLetters()
     progress = Progress(30)
 
@@ -74,7 +83,8 @@ async def store(writer: FakeWriter, *values: bytes, is_repeat: bool = False) -> 
             progress=progress,
             retry_wait_seconds_max=0.01,
         )
-        await usage.store(StoreRequest(Batch(USAGE, (record_batch(40, *values),)), is_repeat))
+        for values in ranges:
+            await usage.store(StoreRequest(Batch(USAGE, (record_batch(40, *values),)), is_repeat))
     assert progress.sink_error == ""
     return dead_letters
 
@@ -136,3 +146,12 @@ async def test_a_range_of_refused_records_writes_nothing() -> None:
     writer = FakeWriter()
     await store(writer, b"nonsense")
     assert writer.written == []
+
+
+async def test_the_watermark_does_not_go_back() -> None:
+    """A range of late events leaves the newest event time where it was."""
+    await store_ranges(
+        FakeWriter(), [event(0, "2026-05-28T20:26:39Z")], [event(1, "2026-05-01T00:00:00Z")]
+    )
+    value = REGISTRY.get_sample_value("tokentide_watermark_timestamp_seconds", {"partition": "1"})
+    assert value == datetime(2026, 5, 28, 20, 26, 39, tzinfo=UTC).timestamp()
