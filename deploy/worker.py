@@ -114,9 +114,13 @@ def _add_agents(
     store_usage.register(app, loops)
 
     def faults() -> list[str]:
-        waiting = [] if is_loaded.is_set() else ["the model catalogue is not loaded yet"]
-        joining = ["waiting for partitions"] if app.rebalancing or not app.consumer else []
-        return waiting + joining + progress.faults()
+        found = [] if is_loaded.is_set() else ["the model catalogue is not loaded yet"]
+        if app.rebalancing or not app.consumer:
+            return [*found, "waiting for partitions", *progress.faults()]
+        silent_seconds = app.consumer.silent_seconds()
+        if silent_seconds > settings.stall_seconds:
+            found.append(f"kafka: no answer for {silent_seconds:.0f} s")
+        return found + progress.faults()
 
     add_health_pages(app, faults)
 

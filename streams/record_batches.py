@@ -345,6 +345,20 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
+    def silent_seconds(self) -> float:
+        """Return how long no fetch has been answered; 0 while nothing is asked for.
+
+        The broker answers at least every `FETCH_WAIT_MS`, new records or not.
+        """
+        consumer = self._thread._consumer
+        subscription = consumer._subscription.subscription if consumer is not None else None
+        assignment = subscription.assignment if subscription is not None else None
+        if assignment is None or not self._get_active_partitions():
+            return 0.0
+        stamps_ms = [assignment.state_value(tp).timestamp or 0 for tp in assignment.tps]
+        newest_ms = max(stamps_ms, default=0)
+        return max(time.time() - newest_ms / 1000, 0.0) if newest_ms else 0.0
+
     async def commit_range(self, tp: TP, offset: int, metadata: str) -> None:
         """See `ConsumerThread.commit_range`."""
         await self._thread.commit_range(tp, offset, metadata)

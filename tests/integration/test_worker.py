@@ -1,5 +1,6 @@
 """A worker process with a real broker and a real engine, as users start it."""
 
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ class Parts:
     kafka_port: int
     clickhouse_port: int
     worker_port: int
+    kafka_child: Child | None = None
 
     @property
     def kafka(self) -> str:
@@ -115,7 +117,9 @@ def parts(tmp_path: Path) -> Iterator[Parts]:
     """Parts of one test alone: it stops and starts them."""
     found = Parts(tmp_path, free_port(), free_port(), free_port())
     kafka = tokentide("kafka", "--data-dir", str(tmp_path), "--port", str(found.kafka_port))
-    with running("kafka", kafka, tmp_path / "kafka.out", lambda: kafka_answers(found.kafka)):
+    log = tmp_path / "kafka.out"
+    with running("kafka", kafka, log, lambda: kafka_answers(found.kafka)) as child:
+        found.kafka_child = child
         yield found
 
 
@@ -156,6 +160,37 @@ def test_clickhouse_away_costs_lag_and_nothing_else(parts: Parts) -> None:
         assert parts.metric("tokentide_records_stored_total") == 1000
         assert parts.metric("tokentide_records_dead_lettered_total") == 2
         assert parts.metric("tokentide_records_in_flight") == 0
+    finally:
+        worker.stop(20)
+        clickhouse.stop(20)
+
+
+def test_a_broker_that_hangs_is_told_and_survived(parts: Parts) -> None:
+    """While Kafka does not answer /readyz says so; when it does again, the worker goes on."""
+    clickhouse = parts.clickhouse()
+    clickhouse.start()
+    ping = f"http://127.0.0.1:{parts.clickhouse_port}/ping"
+    wait_for(lambda: http_answers(ping), "clickhouse")
+    prepare(parts)
+    worker = parts.worker()
+    worker.start()
+    assert parts.kafka_child is not None
+    assert parts.kafka_child.process is not None
+    broker = parts.kafka_child.process.pid
+    try:
+        wait_for(lambda: parts.readiness()[0] == 200, "a ready worker")
+        parts.produce(0, 10)
+        wait_for(lambda: parts.query("SELECT count() FROM usage_events") == [(10,)], "rows")
+        os.kill(broker, signal.SIGSTOP)
+        try:
+            wait_for(lambda: parts.readiness()[0] == 503, "a worker that is not ready")
+            reasons = parts.readiness()[1]
+        finally:
+            os.kill(broker, signal.SIGCONT)
+        assert any("kafka" in reason or "partitions" in reason for reason in reasons), reasons
+        wait_for(lambda: parts.readiness()[0] == 200, "a worker that is ready again")
+        parts.produce(10, 10)
+        wait_for(lambda: parts.query("SELECT count() FROM usage_events") == [(20,)], "new rows")
     finally:
         worker.stop(20)
         clickhouse.stop(20)
