@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,23 @@ def parts(tmp_path: Path) -> Iterator[Parts]:
         yield found
 
 
+@contextmanager
+def working(parts: Parts) -> Iterator[tuple[Child, Child]]:
+    """Yield a ready worker and its engine."""
+    clickhouse, worker = parts.clickhouse(), parts.worker()
+    clickhouse.start()
+    try:
+        ping = f"http://127.0.0.1:{parts.clickhouse_port}/ping"
+        wait_for(lambda: http_answers(ping), "clickhouse")
+        prepare(parts)
+        worker.start()
+        wait_for(lambda: parts.readiness()[0] == 200, "a ready worker")
+        yield worker, clickhouse
+    finally:
+        worker.stop(20)
+        clickhouse.stop(20)
+
+
 def prepare(parts: Parts) -> None:
     for command in (("topics",), ("migrate",), ("catalogue", "publish")):
         done = run_tokentide(*command, **parts.settings())
@@ -131,15 +149,7 @@ def prepare(parts: Parts) -> None:
 
 def test_clickhouse_away_costs_lag_and_nothing_else(parts: Parts) -> None:
     """While the engine is down nothing is acknowledged and /readyz says why; then all lands once."""
-    clickhouse = parts.clickhouse()
-    clickhouse.start()
-    ping = f"http://127.0.0.1:{parts.clickhouse_port}/ping"
-    wait_for(lambda: http_answers(ping), "clickhouse")
-    prepare(parts)
-    worker = parts.worker()
-    worker.start()
-    try:
-        wait_for(lambda: parts.readiness()[0] == 200, "a ready worker")
+    with working(parts) as (_, clickhouse):
         parts.produce(0, 500)
         committed = "tokentide_records_committed_total"
         wait_for(lambda: parts.metric(committed) == 501, "the first records")
@@ -160,25 +170,14 @@ def test_clickhouse_away_costs_lag_and_nothing_else(parts: Parts) -> None:
         assert parts.metric("tokentide_records_stored_total") == 1000
         assert parts.metric("tokentide_records_dead_lettered_total") == 2
         assert parts.metric("tokentide_records_in_flight") == 0
-    finally:
-        worker.stop(20)
-        clickhouse.stop(20)
 
 
 def test_a_broker_that_hangs_is_told_and_survived(parts: Parts) -> None:
     """While Kafka does not answer /readyz says so; when it does again, the worker goes on."""
-    clickhouse = parts.clickhouse()
-    clickhouse.start()
-    ping = f"http://127.0.0.1:{parts.clickhouse_port}/ping"
-    wait_for(lambda: http_answers(ping), "clickhouse")
-    prepare(parts)
-    worker = parts.worker()
-    worker.start()
     assert parts.kafka_child is not None
     assert parts.kafka_child.process is not None
     broker = parts.kafka_child.process.pid
-    try:
-        wait_for(lambda: parts.readiness()[0] == 200, "a ready worker")
+    with working(parts):
         parts.produce(0, 10)
         wait_for(lambda: parts.query("SELECT count() FROM usage_events") == [(10,)], "rows")
         os.kill(broker, signal.SIGSTOP)
@@ -195,22 +194,11 @@ def test_a_broker_that_hangs_is_told_and_survived(parts: Parts) -> None:
         wait_for(lambda: parts.readiness()[0] == 200, "a worker that is ready again")
         parts.produce(10, 10)
         wait_for(lambda: parts.query("SELECT count() FROM usage_events") == [(20,)], "new rows")
-    finally:
-        worker.stop(20)
-        clickhouse.stop(20)
 
 
 def test_a_changed_model_is_used_without_a_restart(parts: Parts) -> None:
     """An edit of the catalogue counts from the next batch on; SIGTERM ends a worker cleanly."""
-    clickhouse = parts.clickhouse()
-    clickhouse.start()
-    ping = f"http://127.0.0.1:{parts.clickhouse_port}/ping"
-    wait_for(lambda: http_answers(ping), "clickhouse")
-    prepare(parts)
-    worker = parts.worker()
-    worker.start()
-    try:
-        wait_for(lambda: parts.readiness()[0] == 200, "a ready worker")
+    with working(parts) as (worker, _):
         parts.produce(0, 1)
         wait_for(lambda: parts.query("SELECT count() FROM usage_events") == [(1,)], "a row")
         done = run_tokentide(
@@ -225,9 +213,6 @@ def test_a_changed_model_is_used_without_a_restart(parts: Parts) -> None:
         assert worker.process is not None
         worker.process.send_signal(signal.SIGTERM)
         assert worker.process.wait(30) == 0
-    finally:
-        worker.stop(20)
-        clickhouse.stop(20)
 
 
 def test_a_worker_that_can_not_work_says_why_in_one_line(parts: Parts) -> None:
