@@ -15,7 +15,7 @@ from faust.worker import Worker
 from agents import store_usage
 from agents.follow_catalogue import CatalogueFollower
 from deploy.addresses import writer_address
-from deploy.local.kafka_admin import admin_client
+from deploy.kafka_admin import admin_client
 from schemas.catalogue import Catalogue
 from schemas.errors import FatalError, RetryableError
 from sinks import clickhouse, migrate

@@ -16,7 +16,7 @@ from urllib.request import urlopen
 import orjson
 import pytest
 
-from deploy.local.kafka_admin import admin_client, kafka_answers
+from deploy.kafka_admin import admin_client, kafka_answers
 from deploy.local.processes import Child, free_port, last_lines
 
 START_SECONDS_MAX = 180.0

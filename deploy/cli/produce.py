@@ -25,7 +25,7 @@ from kafka.errors import (
 from deploy.cli.lines import Line, file_argument, read_lines
 from deploy.cli.stack import data_dir_option, settings_for
 from deploy.cli.validate import Tally, refusal
-from deploy.local.kafka_admin import admin_client
+from deploy.kafka_admin import admin_client
 from schemas.errors import ConfigurationError, FatalError
 from schemas.topics import USAGE_TOPIC
 from schemas.usage_event import record_key

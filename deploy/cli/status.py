@@ -15,7 +15,7 @@ from rich.table import Table
 
 from deploy.addresses import reader_address
 from deploy.cli.stack import data_dir_option, settings_for
-from deploy.local.kafka_admin import admin_client
+from deploy.kafka_admin import admin_client
 from schemas.errors import RetryableError
 from schemas.topics import DEAD_LETTER_TOPIC, USAGE_TOPIC
 from sinks import clickhouse

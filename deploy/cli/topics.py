@@ -18,7 +18,7 @@ def topics(data_dir: Path | None) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from deploy.local.kafka_admin import ensure_topics
+    from deploy.kafka_admin import ensure_topics
 
     settings = settings_for(data_dir)
     states = ensure_topics(

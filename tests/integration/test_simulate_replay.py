@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from kafka.partitioner.default import murmur2
 
 from deploy.cli.replay import history_of
-from deploy.local.kafka_admin import ensure_topics, kafka_answers
+from deploy.kafka_admin import ensure_topics, kafka_answers
 from deploy.local.processes import free_port, wait_until
 from deploy.local.published import openrouter_days
 from deploy.local.replay import resume

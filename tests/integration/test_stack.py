@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 import pytest
 
-from deploy.local.kafka_admin import kafka_answers
+from deploy.kafka_admin import kafka_answers
 from deploy.local.processes import Child, wait_until
 from deploy.local.supervisor import Part, Stopped, Supervisor, open_log
 from schemas.errors import FatalError

@@ -16,7 +16,7 @@ import orjson
 import pytest
 from kafka import KafkaProducer
 
-from deploy.local.kafka_admin import kafka_answers
+from deploy.kafka_admin import kafka_answers
 from deploy.local.processes import Child, free_port
 from schemas.topics import USAGE_TOPIC
 from tests.conftest import environment, http_answers, run_tokentide, running, tokentide
