@@ -64,7 +64,8 @@ def test_an_interrupted_migration_goes_on(client: HttpClient) -> None:
     )
     with pytest.raises(ConfigurationError, match="lacks migration 0004"):
         verify(client, client.database)
-    assert [step.script.version for step in migrate(client, client.database)] == [4, 5]
+    pending = [script.version for script in migrations() if script.version >= 4]
+    assert [step.script.version for step in migrate(client, client.database)] == pending
     assert one_of(client, "EXISTS TABLE usage_1h_to_usage_1d") == 1
 
 
