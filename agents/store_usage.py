@@ -1,8 +1,10 @@
-"""Store usage events: decode, enrich, write, acknowledge last.
+"""Store usage events: decode, drop what was sent again, enrich, write, acknowledge last.
 
-Guarantee, from the usage topic to ClickHouse: every valid event is stored, every refused one is
-dead-lettered, and only then is the range committed. A repeat of a range carries the same rows under
-the same tokens, so ClickHouse drops what had landed.
+Guarantee, from the usage topic to ClickHouse: every valid event is stored once, every record that was
+sent again is counted in ``usage_duplicates`` instead, every refused one is dead-lettered, and only
+then is the range committed. A repeat of a range carries the same rows under the same tokens, and
+ClickHouse drops those it has. What has landed is read back for it, so that a model that changed in
+between can't tell the rollups something else than the table.
 """
 
 import asyncio
@@ -13,26 +15,38 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+import numpy as np
 import pyarrow as pa
 import structlog
+from faust.types import TP
 from prometheus_client import Counter, Gauge, Histogram
 
+from agents.landing import Offsets, Piece, Refused, land
 from schemas.catalogue import Catalogue
-from schemas.errors import SinkUnavailableError
+from schemas.errors import Reason, SinkUnavailableError
 from schemas.topics import USAGE_TOPIC
 from streams import delivery
+from streams.bad_records import BadRecords
 from streams.batches import Batch
-from streams.dead_letters import Rejected
-from streams.decoding import decode
-from streams.enriching import Block, blocks_by_month, enrich
+from streams.dead_letters import STAGE_INSERT, Rejected
+from streams.decoding import Decoded, Lines, decode
+from streams.enriching import blocks_by_month, enrich
 from streams.health import Progress
-from streams.partitions import PartitionLoops, StoreRequest
+from streams.partitions import Confirm, PartitionLoops, StoreRequest
 from streams.record_batches import App, Fetched, RecordBatchSchema
+from streams.seen_ids import Checked, Mask, SeenIds, StoredIds
 from streams.stages import stage
 
 log = structlog.get_logger()
 
 STORED = Counter("tokentide_records_stored", "Rows inserted into usage_events.")
+DUPLICATES = Counter(
+    "tokentide_records_duplicate", "Records dropped because their event was stored already."
+)
+LANDED_LONG_AGO = Counter(
+    "tokentide_ranges_landed_long_ago",
+    "Repeated ranges whose rollups could not be completed: run tokentide reconcile.",
+)
 WATERMARK = Gauge(
     "tokentide_watermark_timestamp_seconds", "Newest event time stored.", ["partition"]
 )
@@ -41,39 +55,98 @@ LATENCY = Histogram(
     "From the broker's append time of a range's first record to its insert.",
     buckets=(0.1, 0.25, 0.5, 1, 1.5, 2, 3, 5, 10, 30, 60, 300, 3600),
 )
-RETRIES = Counter("tokentide_sink_retries", "Inserts repeated because ClickHouse was away.")
+RETRIES = Counter("tokentide_sink_retries", "Calls repeated because ClickHouse was away.")
 
 FETCHES_WAITING_MAX = 8
 """Fetches queued between the transport and the agent; each loop bounds the rest by rows."""
 RETRY_WAIT_SECONDS_MIN = 0.25
+INSERTS_SINCE_MAX = 5_000
+"""Tokens are remembered for 10,000 inserts; half of it leaves room for those not counted."""
+DUPLICATE_COLUMNS = (
+    "kafka_partition",
+    "kafka_offset",
+    "event_id",
+    "source",
+    "occurred_at",
+    "ingested_at",
+)
 
 
 class Writer(Protocol):
-    """Where blocks of rows go."""
+    """Where rows go. Both raise SinkUnavailableError when the same call may succeed later."""
 
     def write(self, rows: pa.Table, token: str) -> None:
-        """Insert; raises SinkUnavailableError when the same call may succeed later."""
+        """Insert into usage_events; raises RejectedBatchError if rows of it are refused."""
+
+    def write_duplicates(self, rows: pa.Table, token: str) -> None:
+        """Insert into usage_duplicates."""
+
+
+class Stored(StoredIds, Protocol):
+    """What has been stored. All raise SinkUnavailableError when they may succeed later."""
+
+    def rows(
+        self, partition: int, first_offset: int, next_offset: int, times_ms: tuple[int, int] | None
+    ) -> pa.Table:
+        """Return the stored rows of a range of offsets, in the form of an insert."""
+
+    def inserts_since(self, ingested_at_ms: int) -> int:
+        """Return how many inserts came after one."""
 
 
 class DeadLetterTopic(Protocol):
     """Where refused records go."""
 
-    async def send(self, tp: object, rejected: Sequence[Rejected], *, is_repeat: bool) -> None:
+    async def send(
+        self, tp: TP, rejected: Sequence[Rejected], *, is_repeat: bool, confirm: Confirm
+    ) -> None:
         """Return when all replicas have them."""
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A range, ready to write: one block a month, and what was refused."""
+class Parts:
+    """What all partitions of a worker share.
 
-    blocks: tuple[Block, ...]
-    rejected: tuple[Rejected, ...]
+    Attributes:
+        catalogue: Returns the newest catalogue; waits until there is one.
+        preparing: Threads for decoding: each holds a range several times over while it works.
+        inserting: Threads for calls to ClickHouse, which mostly wait for their answer.
+        retry_wait_seconds_max: Longest pause between two tries while ClickHouse is away.
+        duplicate_window_ms: See `SeenIds`.
+        seen_ids_max: Ids kept in memory, per partition.
+        bad_records_ratio_max: See `BadRecords`.
+    """
+
+    catalogue: Callable[[], Awaitable[Catalogue]]
+    writer: Writer
+    stored: Stored
+    dead_letters: DeadLetterTopic
+    preparing: Executor
+    inserting: Executor
+    progress: Progress
+    retry_wait_seconds_max: float
+    duplicate_window_ms: int
+    seen_ids_max: int
+    bad_records_ratio_max: float
 
 
-def prepare(batch: Batch, catalogue: Catalogue) -> Prepared:
-    """Decode and enrich a range."""
-    with stage("decode"):
-        decoded = decode(batch.record_batches)
+@dataclass(frozen=True)
+class Rows:
+    """The valid records of a range as rows of usage_events: to be stored, and those sent again.
+
+    Attributes:
+        landed: Offsets of rows that an earlier attempt at the range has stored.
+        first_offset: Where the tokens say that the range begins.
+    """
+
+    fresh: pa.Table
+    duplicates: pa.Table
+    landed: Offsets
+    first_offset: int
+
+
+def build(batch: Batch, decoded: Decoded, is_duplicate: Mask, catalogue: Catalogue) -> Rows:
+    """Enrich the events of a range and set those aside that were sent again."""
     with stage("enrich"):
         rows = enrich(
             decoded.events,
@@ -82,7 +155,66 @@ def prepare(batch: Batch, catalogue: Catalogue) -> Prepared:
             ingested_at_ms=time.time_ns() // 1_000_000,
         )
     with stage("build"):
-        return Prepared(tuple(blocks_by_month(rows)), decoded.rejected)
+        nothing_landed = np.array([], dtype=np.uint64)
+        if not is_duplicate.any():
+            return Rows(rows, rows.slice(0, 0), nothing_landed, batch.first_offset)
+        mask = pa.array(is_duplicate)
+        fresh = rows.filter(pa.array(~is_duplicate))
+        return Rows(fresh, rows.filter(mask), nothing_landed, batch.first_offset)
+
+
+def with_landed(rows: Rows, stored: pa.Table, *, is_cut: bool) -> Rows:
+    """Return the rows of a repeat: what is stored as it is stored, the rest as it is built.
+
+    A month of a range lands as a whole unless the declaration says that it was being cut, so other
+    rows of a month that has landed were set aside as sent again, whatever would be decided now.
+    """
+    landed: Offsets = stored["kafka_offset"].to_numpy()
+    duplicates = _without(rows.duplicates, landed)
+    missing = _without(rows.fresh, landed)
+    if not is_cut:
+        months = {block.month for block in blocks_by_month(stored)}
+        blocks = list(blocks_by_month(missing))
+        aside = [block.rows for block in blocks if block.month in months]
+        duplicates = pa.concat_tables([duplicates, *aside])
+        missing = pa.concat_tables(
+            [missing.slice(0, 0), *(block.rows for block in blocks if block.month not in months)]
+        )
+    return Rows(pa.concat_tables([stored, missing]), duplicates, landed, rows.first_offset)
+
+
+def without_landed(rows: Rows) -> Rows:
+    """Return the rows of a repeat that have not landed, under tokens of their own."""
+    fresh = _without(rows.fresh, rows.landed)
+    first_offset = int(fresh["kafka_offset"].to_numpy().min()) if fresh.num_rows else 0
+    return Rows(fresh, rows.duplicates, np.array([], dtype=np.uint64), first_offset)
+
+
+def _without(rows: pa.Table, offsets: Offsets) -> pa.Table:
+    return rows.filter(pa.array(~np.isin(rows["kafka_offset"].to_numpy(), offsets)))
+
+
+def refused_records(batch: Batch, refused: Sequence[Refused]) -> list[Rejected]:
+    """Return the records of rows that ClickHouse refuses, as the producer sent them."""
+    if not refused:
+        return []
+    lines = Lines(batch.record_batches)
+    place = {int(offset): at for at, offset in enumerate(lines.offsets)}
+    found = []
+    for each in refused:
+        at = place[each.offset]
+        log.warning("row.refused", offset=each.offset, error=str(each.error))
+        found.append(
+            Rejected(
+                each.offset,
+                int(lines.append_time_ms[at]),
+                lines.value(at),
+                Reason.REFUSED_BY_CLICKHOUSE,
+                str(each.error).rpartition(" ")[2],
+                STAGE_INSERT,
+            )
+        )
+    return found
 
 
 Result = TypeVar("Result")
@@ -96,90 +228,199 @@ async def in_thread(
 
 
 class UsageStore:
-    """Stores one range at a time per partition; ranges of several partitions overlap.
+    """Stores the ranges of one partition, one at a time, from its assignment to its end."""
 
-    Args:
-        catalogue: Returns the newest catalogue; waits until there is one.
-        preparing: Threads for decoding: each holds a range several times over while it works.
-        inserting: Threads for inserts, which mostly wait for their answer.
-        retry_wait_seconds_max: Longest pause between two tries while ClickHouse is away.
-    """
-
-    def __init__(
-        self,
-        *,
-        catalogue: Callable[[], Awaitable[Catalogue]],
-        writer: Writer,
-        dead_letters: DeadLetterTopic,
-        preparing: Executor,
-        inserting: Executor,
-        progress: Progress,
-        retry_wait_seconds_max: float,
-    ) -> None:
-        self._catalogue = catalogue
-        self._writer = writer
-        self._dead_letters = dead_letters
-        self._preparing = preparing
-        self._inserting = inserting
-        self._progress = progress
-        self._retry_wait_seconds_max = retry_wait_seconds_max
-        self._watermark_ms: dict[int, int] = {}
+    def __init__(self, partition: int, parts: Parts) -> None:
+        self._parts = parts
+        self._seen = SeenIds(
+            partition,
+            parts.stored,
+            ids_max=parts.seen_ids_max,
+            window_ms=parts.duplicate_window_ms,
+        )
+        self._bad_records = BadRecords(partition, parts.bad_records_ratio_max)
+        self._watermark_ms = 0
 
     async def store(self, request: StoreRequest) -> None:
-        """Store a range; returns when all of it has landed."""
-        batch = request.batch
-        prepared = await in_thread(self._preparing, prepare, batch, await self._catalogue())
-        await self._dead_letters.send(batch.tp, prepared.rejected, is_repeat=request.is_repeat)
-        for block in prepared.blocks:
-            token = delivery.token(
-                batch.tp.topic,
-                batch.tp.partition,
-                batch.first_offset,
-                batch.next_offset,
-                block.month,
-            )
-            await self._write(block, token)
-            STORED.inc(block.rows.num_rows)
-        if batch.count:
-            self._observe(batch, prepared)
+        """Store a range; returns when all of it has landed.
 
-    async def _write(self, block: Block, token: str) -> None:
-        """Insert a block, again and again while ClickHouse is away."""
+        Raises:
+            PartitionLostError: Another worker owns the partition.
+            FatalError: A person is needed.
+        """
+        batch = request.batch
+        decoded = await in_thread(self._parts.preparing, _decode, batch)
+        self._bad_records.check(batch.count, decoded.rejected)
+        checked = await self._call(request, self._parts.preparing, self._check, decoded, batch)
+        rows = await in_thread(
+            self._parts.preparing,
+            build,
+            batch,
+            decoded,
+            checked.is_duplicate,
+            await self._parts.catalogue(),
+        )
+        if request.is_repeat:
+            rows = await self._as_landed(request, decoded, rows)
+        refused = await self._land(request, rows)
+        await self._land_duplicates(request, rows)
+        self._seen.remember(checked, [each.offset for each in refused])
+        rejected = [*decoded.rejected, *refused_records(batch, refused)]
+        await self._parts.dead_letters.send(
+            batch.tp, rejected, is_repeat=request.is_repeat, confirm=request.confirm
+        )
+        if batch.count:
+            self._observe(batch, rows, len(rejected))
+
+    def _check(self, decoded: Decoded, batch: Batch) -> Checked:
+        with stage("check"):
+            return self._seen.check(decoded.events, batch)
+
+    async def _as_landed(self, request: StoreRequest, decoded: Decoded, rows: Rows) -> Rows:
+        """Return the rows of a repeat as far as they have landed, and the rest as it is built."""
+        batch = request.batch
+        times_ms = None
+        if batch.is_whole:
+            occurred_at_ms = decoded.events.occurred_at_ms
+            if not len(occurred_at_ms):
+                return rows
+            times_ms = int(occurred_at_ms.min()), int(occurred_at_ms.max())
+        stored = await self._call(
+            request,
+            self._parts.inserting,
+            self._parts.stored.rows,
+            batch.tp.partition,
+            batch.first_offset,
+            batch.next_offset,
+            times_ms,
+        )
+        if not stored.num_rows:
+            return rows
+        newest_ms = int(stored["ingested_at"].cast(pa.int64()).to_numpy().max())
+        inserts = await self._call(
+            request, self._parts.inserting, self._parts.stored.inserts_since, newest_ms
+        )
+        log.info(
+            "range.had_landed",
+            partition=batch.tp.partition,
+            offset_first=batch.first_offset,
+            offset_last=batch.next_offset - 1,
+            rows=stored.num_rows,
+            inserts_since=inserts,
+        )
+        rows = with_landed(rows, stored, is_cut=request.is_cut)
+        if batch.is_whole and inserts < INSERTS_SINCE_MAX:
+            return rows
+        # Its tokens may be forgotten, or could not be made again: what is stored must not be sent.
+        LANDED_LONG_AGO.inc()
+        log.error("range.landed_long_ago", partition=batch.tp.partition, next="tokentide reconcile")
+        return without_landed(rows)
+
+    async def _land(self, request: StoreRequest, rows: Rows) -> list[Refused]:
+        batch = request.batch
+        refused: list[Refused] = []
+
+        async def insert(piece: Piece) -> None:
+            token = _token(batch, piece.first_offset, piece.next_offset, piece.month)
+            await self._call(request, self._parts.inserting, self._write, piece.rows, token)
+
+        async def may_cut(piece: Piece) -> bool:
+            found = await self._call(
+                request,
+                self._parts.inserting,
+                self._parts.stored.rows,
+                batch.tp.partition,
+                piece.first_offset,
+                piece.next_offset,
+                piece.times_ms,
+            )
+            if found.num_rows:
+                return False
+            await request.declare_cut()
+            return True
+
+        for block in blocks_by_month(rows.fresh):
+            whole = Piece(rows.first_offset, batch.next_offset, block.month, block.rows)
+            found = await land(whole, rows.landed, insert=insert, may_cut=may_cut)
+            STORED.inc(block.rows.num_rows - len(found))
+            refused += found
+        return refused
+
+    async def _land_duplicates(self, request: StoreRequest, rows: Rows) -> None:
+        batch = request.batch
+        for block in blocks_by_month(rows.duplicates):
+            await self._call(
+                request,
+                self._parts.inserting,
+                self._parts.writer.write_duplicates,
+                block.rows.select(DUPLICATE_COLUMNS),
+                _token(batch, batch.first_offset, batch.next_offset, block.month),
+            )
+        if rows.duplicates.num_rows:
+            DUPLICATES.inc(rows.duplicates.num_rows)
+            log.info(
+                "records.duplicate",
+                partition=batch.tp.partition,
+                records=rows.duplicates.num_rows,
+                offset_first=batch.first_offset,
+                offset_last=batch.next_offset - 1,
+            )
+
+    async def _call(
+        self,
+        request: StoreRequest,
+        executor: Executor,
+        function: Callable[..., Result],
+        *arguments: object,
+    ) -> Result:
+        """Call ClickHouse while the partition is ours, again and again while ClickHouse is away."""
+        progress = self._parts.progress
         wait_seconds = RETRY_WAIT_SECONDS_MIN
         while True:
+            await request.confirm()
             try:
-                await in_thread(self._inserting, self._write_once, block, token)
+                result = await in_thread(executor, function, *arguments)
             except SinkUnavailableError as error:
-                self._progress.sink_error = str(error)
+                progress.sink_error = str(error)
                 RETRIES.inc()
-                log.warning("insert.failed", error=str(error), retry_seconds=wait_seconds)
+                log.warning("sink.failed", error=str(error), retry_seconds=wait_seconds)
                 await asyncio.sleep(wait_seconds * random.uniform(0.75, 1.25))
-                wait_seconds = min(wait_seconds * 2, self._retry_wait_seconds_max)
+                wait_seconds = min(wait_seconds * 2, self._parts.retry_wait_seconds_max)
             else:
-                self._progress.sink_error = ""
-                return
+                progress.sink_error = ""
+                return result
 
-    def _write_once(self, block: Block, token: str) -> None:
+    def _write(self, rows: pa.Table, token: str) -> None:
         with stage("insert"):
-            self._writer.write(block.rows, token)
+            self._parts.writer.write(rows, token)
 
-    def _observe(self, batch: Batch, prepared: Prepared) -> None:
+    def _observe(self, batch: Batch, rows: Rows, rejected: int) -> None:
         appended_ms = min(each.append_time_ms for each in batch.record_batches if each.count)
         LATENCY.observe(max(time.time() - appended_ms / 1000, 0))
         partition = batch.tp.partition
-        newest_ms = max((block.newest_ms for block in prepared.blocks), default=0)
-        # A range of late events does not move it back.
-        newest_ms = max(newest_ms, self._watermark_ms.get(partition, 0))
-        self._watermark_ms[partition] = newest_ms
-        WATERMARK.labels(partition).set(newest_ms / 1000)
+        if rows.fresh.num_rows:
+            newest = rows.fresh["occurred_at"].cast(pa.int64()).to_numpy().max()
+            # A range of late events does not move it back.
+            self._watermark_ms = max(int(newest), self._watermark_ms)
+            WATERMARK.labels(partition).set(self._watermark_ms / 1000)
         log.debug(
             "batch.stored",
             partition=partition,
-            rows=sum(block.rows.num_rows for block in prepared.blocks),
-            rejected=len(prepared.rejected),
+            rows=rows.fresh.num_rows,
+            duplicates=rows.duplicates.num_rows,
+            rejected=rejected,
             offset_first=batch.first_offset,
             offset_last=batch.next_offset - 1,
         )
+
+
+def _decode(batch: Batch) -> Decoded:
+    with stage("decode"):
+        return decode(batch.record_batches)
+
+
+def _token(batch: Batch, first_offset: int, next_offset: int, month: int) -> str:
+    return delivery.token(batch.tp.topic, batch.tp.partition, first_offset, next_offset, month)
 
 
 def register(app: App, loops: PartitionLoops) -> None:

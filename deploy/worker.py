@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 import uvloop
+from clickhouse_connect.driver.httpclient import HttpClient
 from faust.types import TP
 from faust.worker import Worker
 
@@ -16,9 +17,11 @@ from agents import store_usage
 from agents.follow_catalogue import CatalogueFollower
 from deploy.addresses import writer_address
 from deploy.kafka_admin import admin_client
+from deploy.self_check.all_checks import require_safe
 from schemas.catalogue import Catalogue
 from schemas.errors import FatalError, RetryableError
-from sinks import clickhouse, migrate
+from sinks import clickhouse
+from sinks.stored_events import StoredEvents
 from sinks.usage_events import UsageEventWriter
 from streams import logs
 from streams.app import add_health_pages, create_app
@@ -47,7 +50,7 @@ def run(settings: Settings) -> None:
         pass  # Whether Kafka answers: Faust would not say so in one line.
     # The database is named with each insert: one that is missing is told by its missing migrations.
     client = clickhouse.connect(dataclasses.replace(writer_address(settings), database="default"))
-    migrate.verify(client, settings.clickhouse_database)
+    require_safe(settings, client)
     uvloop.install()
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
@@ -59,8 +62,7 @@ def run(settings: Settings) -> None:
         causes.append(error)
         await app.crash(error)
 
-    writer = UsageEventWriter(client, settings.clickhouse_database)
-    _add_agents(app, settings, writer, crash)
+    _add_agents(app, settings, client, crash)
     process = Worker(app, quiet=True, override_logging=False, redirect_stdouts=False, loop=loop)
     process.spinner = None  # It writes terminal codes into the log.
     log.info("worker.started", group=settings.consumer_group, port=settings.worker_port)
@@ -80,34 +82,39 @@ def run(settings: Settings) -> None:
 def _add_agents(
     app: App,
     settings: Settings,
-    writer: UsageEventWriter,
+    client: HttpClient,
     crash: Callable[[BaseException], Awaitable[None]],
 ) -> None:
     progress = Progress(settings.stall_seconds)
     follower = CatalogueFollower(settings.kafka_bootstrap_servers)
-    dead_letters = DeadLetters(settings.kafka_bootstrap_servers)
+    dead_letters = DeadLetters(settings.kafka_bootstrap_servers, settings.consumer_group)
     is_loaded = asyncio.Event()
 
     async def catalogue() -> Catalogue:
         await is_loaded.wait()
         return follower.current
 
-    store = store_usage.UsageStore(
+    parts = store_usage.Parts(
         catalogue=catalogue,
-        writer=writer,
+        writer=UsageEventWriter(client, settings.clickhouse_database),
+        stored=StoredEvents(client, settings.clickhouse_database),
         dead_letters=dead_letters,
         preparing=ThreadPoolExecutor(PREPARING_THREADS, "prepare"),
         inserting=ThreadPoolExecutor(INSERTING_THREADS, "insert"),
         progress=progress,
         retry_wait_seconds_max=settings.retry_wait_seconds_max,
+        duplicate_window_ms=settings.duplicate_window_seconds * 1000,
+        seen_ids_max=settings.seen_ids_max,
+        bad_records_ratio_max=settings.bad_records_ratio_max,
     )
     limits = Limits(
         settings.batch_rows_max, settings.batch_bytes_max, int(settings.batch_wait_seconds * 1000)
     )
 
     def new_loop(tp: TP) -> PartitionLoop:
+        store = store_usage.UsageStore(tp.partition, parts).store
         return PartitionLoop(
-            tp, consumer=app.consumer, store=store.store, limits=limits, progress=progress
+            tp, consumer=app.consumer, store=store, limits=limits, progress=progress
         )
 
     loops = PartitionLoops(new_loop, crash, progress)
@@ -128,7 +135,6 @@ def _add_agents(
     async def follow_catalogue() -> None:
         """Load the catalogue, then follow it."""
         try:
-            await dead_letters.start()
             await follower.start()
             is_loaded.set()
             await follower.run()
@@ -140,11 +146,12 @@ def _add_agents(
     @app.on_partitions_revoked.connect  # type: ignore[untyped-decorator]
     async def end_loops(*_: Any, **__: Any) -> None:
         await loops.stop()
+        await dead_letters.release()
 
     @app.on_before_shutdown.connect  # type: ignore[untyped-decorator]
     async def shut_down(*_: Any, **__: Any) -> None:
         await loops.stop()
-        await dead_letters.stop()
+        await dead_letters.release()
 
 
 def _check_port(host: str, port: int) -> None:

@@ -24,6 +24,7 @@ class Reason(StrEnum):
     BAD_HASH = "bad_hash"
     RAW_IDENTIFIER = "raw_identifier"
     TOO_MANY_TAGS = "too_many_tags"
+    REFUSED_BY_CLICKHOUSE = "refused_by_clickhouse"
 
 
 class RecordError(Exception):

@@ -91,6 +91,7 @@ _INSERT_SETTINGS: Mapping[str, Any] = {
     "optimize_on_insert": 0,
 }
 ROWS_MAX = 1_000_000
+DUPLICATES_TABLE = "usage_duplicates"
 
 
 def arrow_schema() -> pa.Schema:
@@ -148,6 +149,22 @@ class UsageEventWriter:
             self._client.insert_arrow(TABLE, _one_chunk(rows), self._database, settings)
         except CAUGHT as error:
             # Without the server's text: it may quote values of rows, and this message is logged.
+            raise sorted_error(error, detail=False) from error
+
+    def write_duplicates(self, rows: pa.Table, token: str) -> None:
+        """Insert records that were sent again into ``usage_duplicates``; else as ``write``.
+
+        Args:
+            rows: The columns of that table, all of one calendar month.
+            token: As that of the range's rows.
+
+        Raises:
+            SinkUnavailableError, FatalError: As ``write``.
+        """
+        settings = {**_INSERT_SETTINGS, "insert_deduplication_token": token}
+        try:
+            self._client.insert_arrow(DUPLICATES_TABLE, _one_chunk(rows), self._database, settings)
+        except CAUGHT as error:
             raise sorted_error(error, detail=False) from error
 
 

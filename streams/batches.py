@@ -1,8 +1,9 @@
 """Batches: contiguous offset ranges of one partition, cut by rows, bytes or time."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from faust.types import TP
 
@@ -11,25 +12,35 @@ from streams.record_batches import RecordBatch
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Records of one partition at the offsets ``[first_offset, next_offset)``."""
+    """Records of one partition at the offsets ``[first_offset, next_offset)``.
+
+    Attributes:
+        record_batches: Without gaps up to ``next_offset``. Of a range that an earlier owner declared
+            the first ones, or all, may be missing: retention has removed them since.
+    """
 
     tp: TP
     record_batches: tuple[RecordBatch, ...]
+    first_offset: int
+    next_offset: int
 
-    @property
-    def first_offset(self) -> int:
-        """Where the range begins."""
-        return self.record_batches[0].first_offset
-
-    @property
-    def next_offset(self) -> int:
-        """Where the next range begins."""
-        return self.record_batches[-1].next_offset
+    @classmethod
+    def of(cls, tp: TP, record_batches: Sequence[RecordBatch]) -> Self:
+        """Return the range of record batches, at least one."""
+        bounds = record_batches[0].first_offset, record_batches[-1].next_offset
+        return cls(tp, tuple(record_batches), *bounds)
 
     @property
     def count(self) -> int:
         """Number of records, at least 0."""
         return sum(each.count for each in self.record_batches)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no record batch of the range is missing."""
+        return bool(self.record_batches) and (
+            self.record_batches[0].first_offset == self.first_offset
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +79,7 @@ class RangeCutter:
         self._bytes_max = bytes_max
         self._wait_ms = wait_ms
         self._declared = declared_next_offset
+        self._declared_first_offset = next_offset
         self._next_offset = next_offset
         self._waiting: deque[RecordBatch] = deque()
         self._since_ms = 0
@@ -128,11 +140,12 @@ class RangeCutter:
                 break
             taken.append(self._take())
         self._since_ms = now_ms
-        return Batch(self._tp, tuple(taken))
+        return Batch.of(self._tp, taken)
 
     def _cut_declared(self) -> Batch | None:
         assert self._declared is not None
-        if self._next_offset is None or self._next_offset < self._declared or not self._waiting:
+        assert self._declared_first_offset is not None
+        if self._next_offset is None or self._next_offset < self._declared:
             return None
         end, self._declared = self._declared, None
         taken: list[RecordBatch] = []
@@ -144,8 +157,8 @@ class RangeCutter:
                 self.rows += rest.count
                 self.bytes += len(rest.joined)
             taken.append(head)
-        # Empty when retention removed the whole declared range: then there is nothing to repeat.
-        return Batch(self._tp, tuple(taken)) if taken else None
+        # What retention has removed since may have landed, in part or whole: the range is the same.
+        return Batch(self._tp, tuple(taken), self._declared_first_offset, end)
 
     def _take(self) -> RecordBatch:
         head = self._waiting.popleft()

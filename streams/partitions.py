@@ -1,7 +1,8 @@
 """One loop per assigned partition: cut a range, declare it, store it, commit it.
 
 Guarantee, from the usage topic to what `store` does: a range is declared before it is stored and
-committed after it, so it is stored at least once, and each repeat is of exactly the same range.
+committed after it, so it is stored at least once, and each repeat is of exactly the same range. Who
+has lost the partition is told by the broker, before it stores anything new.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ import structlog
 from faust.types import TP
 from prometheus_client import Counter, Gauge
 
+from schemas.errors import FatalError
 from streams import delivery
 from streams.batches import Batch, RangeCutter
 from streams.health import Progress
@@ -32,6 +34,9 @@ IN_FLIGHT = Gauge("tokentide_records_in_flight", "Records read and not yet commi
 
 STOP_WAIT_SECONDS = 10.0
 """Longest wait for a range in flight when partitions are taken away or the worker stops."""
+CONFIRM_SECONDS = 5.0
+"""A commit proves ownership for so long: less than the shortest session, after which others may own
+the partition. A process that was stopped in between asks again before it writes."""
 
 
 @dataclass(frozen=True)
@@ -58,16 +63,33 @@ class Commits(Protocol):
         """Fetch from partitions again."""
 
 
+class Confirm(Protocol):
+    """Asks the broker whether the partition is still ours."""
+
+    async def __call__(self, *, is_urgent: bool = False) -> None:
+        """Return if it is; unless urgent, a commit of the last `CONFIRM_SECONDS` is answer enough.
+
+        Raises:
+            PartitionLostError: If another worker owns it.
+        """
+
+
 @dataclass(frozen=True)
 class StoreRequest:
     """A range to store.
 
     Attributes:
         is_repeat: An earlier owner declared it: all or some of it may have been stored.
+        is_cut: It also declared that it was cutting the range because rows were refused.
+        confirm: Asked before anything is written.
+        declare_cut: Declares that the range is being cut, before its first piece is written.
     """
 
     batch: Batch
     is_repeat: bool
+    is_cut: bool
+    confirm: Confirm
+    declare_cut: Callable[[], Awaitable[None]]
 
 
 Store = Callable[[StoreRequest], Awaitable[None]]
@@ -94,20 +116,23 @@ class PartitionLoop:
         self._progress = progress
         committed = consumer.committed.get(tp, Committed(-1, ""))
         progress.assigned(tp.partition, committed.offset)
-        declared = delivery.declared_next_offset(committed.metadata, committed.offset)
-        self._repeats_first = declared is not None
+        declared = delivery.declared(committed.metadata, committed.offset)
+        self._repeats_first = declared
         self._cutter = RangeCutter(
             tp,
             rows_max=limits.rows_max,
             bytes_max=limits.bytes_max,
             wait_ms=limits.wait_ms,
             next_offset=committed.offset if committed.offset >= 0 else None,
-            declared_next_offset=declared,
+            declared_next_offset=declared.next_offset if declared else None,
         )
         self._changed = asyncio.Event()
         self._is_paused = False
         self._is_stopping = False
         self._in_flight = 0
+        self._committed_offset = committed.offset
+        self._last_commit: tuple[int, str] = (committed.offset, committed.metadata)
+        self._last_commit_seconds = float("-inf")
 
     def stop(self) -> None:
         """End after the range in flight."""
@@ -115,7 +140,17 @@ class PartitionLoop:
         self._changed.set()
 
     def deliver(self, fetched: Fetched) -> None:
-        """Take in what was fetched; stop fetching when a whole range waits already."""
+        """Take in what was fetched; stop fetching when a whole range waits already.
+
+        Raises:
+            FatalError: If the partition ends before what is committed: its offsets begin anew.
+        """
+        if fetched.high_watermark < self._committed_offset:
+            raise FatalError(
+                f"{self._tp.topic}/{self._tp.partition} ends at {fetched.high_watermark}, but"
+                f" {self._committed_offset} is committed: the topic was deleted and created again;"
+                " use another topic, or another consumer group and database (see tokentide doctor)"
+            )
         before = self._cutter.rows
         for gap in self._cutter.add(fetched.batches, now_ms()):
             RECORDS_LOST.inc(gap.next_offset - gap.first_offset)
@@ -137,14 +172,22 @@ class PartitionLoop:
         """Store range after range until cancelled or the partition has another owner."""
         try:
             batch = await self._next()
-            if not self._repeats_first:
+            repeated = self._repeats_first
+            if repeated is None:
                 await self._declare(batch)
-            is_repeat = self._repeats_first
             while True:
-                await self._store(StoreRequest(batch, is_repeat))
+                await self._store(
+                    StoreRequest(
+                        batch,
+                        is_repeat=repeated is not None,
+                        is_cut=repeated is not None and repeated.is_cut,
+                        confirm=self._confirm,
+                        declare_cut=self._declare_cut,
+                    )
+                )
                 following = None if self._is_stopping else self._cut()
                 batch = await self._advance(batch, following)
-                is_repeat = False
+                repeated = None
         except PartitionLostError:
             log.warning("partition.lost", partition=self._tp.partition)
         except _StoppingError:
@@ -157,7 +200,8 @@ class PartitionLoop:
         """Commit ``batch``; return the range after it, declared."""
         is_next = following is not None and following.first_offset == batch.next_offset
         metadata = delivery.declare(following.next_offset) if following and is_next else ""
-        await self._consumer.commit_range(self._tp, batch.next_offset, metadata)
+        await self._commit(batch.next_offset, metadata)
+        self._committed_offset = batch.next_offset
         RECORDS_COMMITTED.inc(batch.count)
         IN_FLIGHT.dec(batch.count)
         self._in_flight -= batch.count
@@ -169,9 +213,24 @@ class PartitionLoop:
         return following
 
     async def _declare(self, batch: Batch) -> None:
-        await self._consumer.commit_range(
-            self._tp, batch.first_offset, delivery.declare(batch.next_offset)
-        )
+        await self._commit(batch.first_offset, delivery.declare(batch.next_offset))
+
+    async def _declare_cut(self) -> None:
+        offset, metadata = self._last_commit
+        declared = delivery.declared(metadata, offset)
+        assert declared is not None, "cut outside a range"
+        if not declared.is_cut:
+            await self._commit(offset, delivery.declare(declared.next_offset, is_cut=True))
+
+    async def _commit(self, offset: int, metadata: str) -> None:
+        await self._consumer.commit_range(self._tp, offset, metadata)
+        self._last_commit = offset, metadata
+        self._last_commit_seconds = time.monotonic()
+
+    async def _confirm(self, *, is_urgent: bool = False) -> None:
+        """Commit what is committed already, which the broker refuses whoever has lost the partition."""
+        if is_urgent or time.monotonic() - self._last_commit_seconds > CONFIRM_SECONDS:
+            await self._commit(*self._last_commit)
 
     async def _next(self) -> Batch:
         while self._is_stopping or (batch := self._cut()) is None:
@@ -230,7 +289,10 @@ class PartitionLoops:
             task = asyncio.create_task(loop.run())
             task.add_done_callback(self._on_done)
             self._tasks[fetched.tp] = task
-        self._loops[fetched.tp].deliver(fetched)
+        try:
+            self._loops[fetched.tp].deliver(fetched)
+        except FatalError as error:
+            await self._crash(error)
 
     def _on_done(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()

@@ -68,6 +68,13 @@ class Settings(BaseSettings):
     retry_wait_seconds_max: float = Field(default=15.0, gt=0)
     """Longest pause between two tries while ClickHouse is away. Pauses double from 0.25 s up to it."""
 
+    duplicate_window_seconds: int = Field(default=86_400, ge=0, le=400 * 86_400)
+    """An event that arrives again within this time of its event time is dropped and counted. 0 drops nothing."""
+    seen_ids_max: int = Field(default=2_000_000, ge=10_000, le=100_000_000)
+    """Event ids kept in memory per partition, 12 bytes each; older ones are asked of ClickHouse."""
+    bad_records_ratio_max: float = Field(default=0.5, gt=0, le=1)
+    """The worker stops when more of the last 10,000 records of a partition are refused. 1 lets everything pass to the dead letters."""
+
     worker_host: str = "127.0.0.1"
     """Address on which the worker serves /livez, /readyz and /metrics."""
     worker_port: int = Field(default=6066, ge=1, le=65535)

@@ -66,7 +66,7 @@ def client(clickhouse: ClickHouseAddress, values: list[bytes]) -> Iterator[HttpC
 
 def _batch(values: list[bytes]) -> Batch:
     now_ms = round(datetime.now(UTC).timestamp() * 1000)
-    return Batch(TP("llm-usage-v1", 0), (record_batch(0, *values, append_time_ms=now_ms),))
+    return Batch.of(TP("llm-usage-v1", 0), [record_batch(0, *values, append_time_ms=now_ms)])
 
 
 def broken(checks: list[Check]) -> set[str]:

@@ -101,3 +101,18 @@ def test_a_declared_range_is_rebuilt_exactly(end: int) -> None:
     while (batch := cut.cut(0)) is not None:
         rest += values(batch)
     assert rest == [b"%d" % i for i in range(end, 6)]
+
+
+@pytest.mark.parametrize("first_left", [2, 5])
+def test_a_declared_range_keeps_its_bounds_when_retention_has_cut_it(first_left: int) -> None:
+    """Its tokens must be those of the first attempt, which may have landed before the loss."""
+    cut = cutter(declared=4)
+    assert cut.add([record_batch(first_left, *[b"x"] * 4)], now_ms=0) == [Gap(0, first_left)]
+    first = cut.cut(0)
+    assert first is not None
+    assert bounds(first) == (0, 4)
+    assert (first.count, first.is_whole) == (max(4 - first_left, 0), False)
+    following = cut.cut(1000)
+    assert bounds(following) == (max(first_left, 4), first_left + 4)
+    assert following is not None
+    assert following.is_whole

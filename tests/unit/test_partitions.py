@@ -8,6 +8,7 @@ import pytest
 from faust.types import TP
 
 from schemas.errors import FatalError
+from streams import partitions
 from streams.delivery import declare
 from streams.health import Progress
 from streams.partitions import Limits, PartitionLoop, PartitionLoops, StoreRequest
@@ -45,6 +46,7 @@ class Bench:
         self, committed: Committed = NOTHING, rows_max: int = 4, wait_ms: int = 10
     ) -> None:
         self.journal: list[Any] = []
+        self.requests: list[StoreRequest] = []
         self.consumer = FakeConsumer(self.journal, committed)
         self.may_store = asyncio.Event()
         self.may_store.set()
@@ -59,6 +61,7 @@ class Bench:
 
     async def store(self, request: StoreRequest) -> None:
         bounds = request.batch.first_offset, request.batch.next_offset
+        self.requests.append(request)
         self.journal.append(("store", *bounds, request.is_repeat))
         await self.may_store.wait()
 
@@ -195,3 +198,76 @@ async def test_readiness_knows_where_the_group_stands(offset: int) -> None:
     bench = Bench(Committed(offset, ""))
     bench.deliver(record_batch(offset, b"a", b"b", b"c"))
     assert bench.progress.partitions[0].lag_records == 3
+
+
+async def test_ownership_is_asked_for_before_a_write_that_comes_late() -> None:
+    """A recent commit is proof enough; an old one, or an urgent question, asks the broker again."""
+    bench = Bench()
+    bench.may_store.clear()
+    bench.deliver(record_batch(0, b"a", b"b"))
+    task = await bench.run_until(lambda: bool(bench.requests))
+    (request,) = bench.requests
+    await request.confirm()
+    assert bench.journal == [("commit", 0, declare(2)), ("store", 0, 2, False)]
+    await request.confirm(is_urgent=True)
+    bench.loop._last_commit_seconds -= partitions.CONFIRM_SECONDS
+    await request.confirm()
+    assert bench.journal[2:] == [("commit", 0, declare(2))] * 2
+    bench.consumer.is_lost = True
+    await request.confirm()
+    bench.loop._last_commit_seconds -= partitions.CONFIRM_SECONDS
+    with pytest.raises(PartitionLostError):
+        await request.confirm()
+    task.cancel()
+
+
+async def test_a_repeat_asks_first() -> None:
+    """Nothing that this worker has committed says that the declared range is its own."""
+    bench = Bench(Committed(10, declare(12)))
+    bench.may_store.clear()
+    bench.deliver(record_batch(10, b"a", b"b"))
+    task = await bench.run_until(lambda: bool(bench.requests))
+    bench.consumer.is_lost = True
+    with pytest.raises(PartitionLostError):
+        await bench.requests[0].confirm()
+    task.cancel()
+
+
+async def test_that_a_range_is_cut_is_declared_once_and_known_to_the_next_owner() -> None:
+    """The declaration keeps its range and says that it lands in pieces, until the range ends."""
+    bench = Bench()
+    bench.may_store.clear()
+    bench.deliver(record_batch(0, b"a", b"b"))
+    task = await bench.run_until(lambda: bool(bench.requests))
+    assert not bench.requests[0].is_cut
+    for _ in range(2):
+        await bench.requests[0].declare_cut()
+    await bench.requests[0].confirm(is_urgent=True)
+    cut = ("commit", 0, declare(2, is_cut=True))
+    assert bench.journal[2:] == [cut, cut]
+    bench.may_store.set()
+    await bench.wait(lambda: ("commit", 2, "") in bench.journal)
+    task.cancel()
+    heir = Bench(Committed(0, declare(2, is_cut=True)))
+    heir.deliver(record_batch(0, b"a", b"b", b"c"))
+    task = await heir.run_until(lambda: len(heir.requests) == 2)
+    assert [(each.is_repeat, each.is_cut) for each in heir.requests] == [
+        (True, True),
+        (False, False),
+    ]
+    task.cancel()
+
+
+async def test_a_topic_that_begins_anew_stops_the_worker() -> None:
+    """Its offsets, and with them the tokens, were used before: rows would be dropped unseen."""
+    bench = Bench(Committed(100, ""))
+    errors: list[BaseException] = []
+
+    async def crash(error: BaseException) -> None:
+        errors.append(error)
+
+    loops = PartitionLoops(lambda _: bench.loop, crash, bench.progress)
+    await loops.deliver(Fetched(USAGE, 1, (record_batch(0, b"a"),), 1))
+    assert "was deleted and created again" in str(errors[0])
+    await loops.stop()
+    assert bench.journal == []
