@@ -2,6 +2,8 @@
 
 import asyncio
 import dataclasses
+import os
+import signal
 import socket
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -63,7 +65,7 @@ def run(settings: Settings) -> None:
         await app.crash(error)
 
     _add_agents(app, settings, client, crash)
-    process = Worker(app, quiet=True, override_logging=False, redirect_stdouts=False, loop=loop)
+    process = _Worker(app, quiet=True, override_logging=False, redirect_stdouts=False, loop=loop)
     process.spinner = None  # It writes terminal codes into the log.
     log.info("worker.started", group=settings.consumer_group, port=settings.worker_port)
     try:
@@ -77,6 +79,17 @@ def run(settings: Settings) -> None:
                 f"worker stopped by what nobody foresaw: {cause!r}; see its log"
             ) from cause
     log.info("worker.stopped")
+
+
+class _Worker(Worker):  # type: ignore[misc]
+    """Faust's worker, which a second signal ends at once: what is in flight is declared."""
+
+    def _schedule_shutdown(self, number: signal.Signals) -> None:
+        if self._signal_stop_time:
+            log.warning("worker.aborted", signal=number.name)
+            os._exit(1)
+        log.info("worker.stopping", signal=number.name)
+        super()._schedule_shutdown(number)
 
 
 def _add_agents(

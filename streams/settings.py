@@ -68,7 +68,7 @@ class Settings(BaseSettings):
     retry_wait_seconds_max: float = Field(default=15.0, gt=0)
     """Longest pause between two tries while ClickHouse is away. Pauses double from 0.25 s up to it."""
 
-    duplicate_window_seconds: int = Field(default=86_400, ge=0, le=400 * 86_400)
+    duplicate_window_seconds: int = Field(default=86_400, ge=0, le=3650 * 86_400)
     """An event that arrives again within this time of its event time is dropped and counted. 0 drops nothing."""
     seen_ids_max: int = Field(default=2_000_000, ge=10_000, le=100_000_000)
     """Event ids kept in memory per partition, 12 bytes each; older ones are asked of ClickHouse."""

@@ -1,6 +1,7 @@
 """``tokentide status``: has everything that was produced been stored?"""
 
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from rich.table import Table
 
 from deploy.addresses import reader_address
 from deploy.cli.stack import data_dir_option, settings_for
+from deploy.dead_letters_reader import Filter, read_dead_letters, topic_reader
 from deploy.kafka_admin import admin_client
 from schemas.errors import RetryableError
 from schemas.topics import DEAD_LETTER_TOPIC, USAGE_TOPIC
@@ -22,6 +24,7 @@ from sinks import clickhouse
 from streams.settings import Settings
 
 POLL_SECONDS = 0.5
+NOTHING = (0, 0, None)
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class PartitionStatus:
     committed_offset: int
     lag_records: int
     dead_letters: int
+    duplicates: int
     rows: int
     watermark: str | None
 
@@ -107,13 +111,11 @@ def read_status(settings: Settings) -> list[PartitionStatus]:
         RetryableError: If Kafka or ClickHouse does not answer.
     """
     with admin_client(settings.kafka_bootstrap_servers) as admin:
-        dead = {tp.partition: offset for tp, offset in _ends(admin, DEAD_LETTER_TOPIC).items()}
-        dead_begins = {
-            tp.partition: offset
-            for tp, offset in _ends(admin, DEAD_LETTER_TOPIC, OffsetSpec.EARLIEST).items()
-        }
         ends = _ends(admin, USAGE_TOPIC)
         committed = _committed(admin, settings.consumer_group, ends)
+    with topic_reader(settings.kafka_bootstrap_servers, DEAD_LETTER_TOPIC) as reader:
+        # Counted, not subtracted: offsets are also taken by the markers of transactions.
+        dead = Counter(each.position.partition for each in read_dead_letters(reader, Filter()))
     stored = _stored(settings)
     return [
         PartitionStatus(
@@ -121,20 +123,21 @@ def read_status(settings: Settings) -> list[PartitionStatus]:
             end_offset=end,
             committed_offset=committed[tp],
             lag_records=max(end - committed[tp], 0),
-            dead_letters=dead.get(tp.partition, 0) - dead_begins.get(tp.partition, 0),
-            rows=stored.get(tp.partition, (0, None))[0],
-            watermark=stored.get(tp.partition, (0, None))[1],
+            dead_letters=dead[tp.partition],
+            duplicates=stored.get(tp.partition, NOTHING)[0],
+            rows=stored.get(tp.partition, NOTHING)[1],
+            watermark=stored.get(tp.partition, NOTHING)[2],
         )
         for tp, end in sorted(ends.items(), key=lambda item: item[0].partition)
     ]
 
 
-def _ends(admin: Any, topic: str, spec: Any = OffsetSpec.LATEST) -> dict[Any, int]:
+def _ends(admin: Any, topic: str) -> dict[Any, int]:
     (description,) = admin.describe_topics([topic])
     if description["error_code"]:
         raise RetryableError(f"topic {topic} does not exist: run: tokentide topics")
     tps = [TopicPartition(topic, each["partition_index"]) for each in description["partitions"]]
-    found = admin.list_partition_offsets(dict.fromkeys(tps, spec))
+    found = admin.list_partition_offsets(dict.fromkeys(tps, OffsetSpec.LATEST))
     return {tp: found[tp].offset for tp in tps}
 
 
@@ -143,25 +146,28 @@ def _committed(admin: Any, group: str, tps: dict[Any, int]) -> dict[Any, int]:
     return {tp: max(found[tp].offset, 0) if tp in found else 0 for tp in tps}
 
 
-def _stored(settings: Settings) -> dict[int, tuple[int, str | None]]:
-    """Return rows and newest event time by partition."""
+def _stored(settings: Settings) -> dict[int, tuple[int, int, str | None]]:
+    """Return duplicates, rows and newest event time by partition."""
     client = clickhouse.connect(reader_address(settings))
     try:
         found = client.query(
-            "SELECT kafka_partition, count(), toString(max(occurred_at))"
-            " FROM usage_events GROUP BY kafka_partition"
+            "SELECT kafka_partition, sum(duplicates), sum(rows), max(newest) FROM ("
+            " SELECT kafka_partition, 0 AS duplicates, count() AS rows,"
+            " toString(max(occurred_at)) AS newest FROM usage_events GROUP BY kafka_partition"
+            " UNION ALL SELECT kafka_partition, count(), 0, ''"
+            " FROM usage_duplicates GROUP BY kafka_partition) GROUP BY kafka_partition"
         )
     except clickhouse.CAUGHT as error:
         raise clickhouse.sorted_error(error) from error
     finally:
         client.close()
-    return {row[0]: (row[1], row[2]) for row in found.result_rows}
+    return {row[0]: (row[1], row[2], row[3] or None) for row in found.result_rows}
 
 
 def _table(partitions: list[PartitionStatus]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("partition")
-    for name in ("end offset", "committed", "lag", "dead letters", "rows"):
+    for name in ("end offset", "committed", "lag", "dead letters", "sent again", "rows"):
         table.add_column(name, justify="right")
     table.add_column("newest event, UTC", no_wrap=True)
     for each in partitions:
@@ -170,6 +176,7 @@ def _table(partitions: list[PartitionStatus]) -> Table:
             each.committed_offset,
             each.lag_records,
             each.dead_letters,
+            each.duplicates,
             each.rows,
         )
         table.add_row(
@@ -178,7 +185,8 @@ def _table(partitions: list[PartitionStatus]) -> Table:
             (each.watermark or "-")[:19],
         )
     totals = [
-        sum(getattr(p, n) for p in partitions) for n in ("lag_records", "dead_letters", "rows")
+        sum(getattr(each, name) for each in partitions)
+        for name in ("lag_records", "dead_letters", "duplicates", "rows")
     ]
     table.add_row("all", "", "", *(f"{total:,}" for total in totals), style="bold")
     return table

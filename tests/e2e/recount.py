@@ -68,14 +68,15 @@ class Recount:
     Attributes:
         records: All of them, valid or not.
         refused: How often each (value, reason) must be in the dead-letter topic.
-        event_ids: Different identifiers among the valid records: fewer than records if some were
-            sent again.
-        counts: By dimension. Records sent again count again.
+        duplicates: Valid records whose event had been sent before.
+        sent: `MEASURES` of all valid records, those that were sent again too.
+        counts: By dimension, each event once.
     """
 
     records: int
     refused: Counter[tuple[bytes, str]]
-    event_ids: int
+    duplicates: int
+    sent: tuple[int, ...]
     counts: dict[str, Counts]
 
     @property
@@ -97,19 +98,24 @@ def recount(
     count = 0
     refused: Counter[tuple[bytes, str]] = Counter()
     partial: dict[str, list[pl.DataFrame]] = defaultdict(list)
-    ids: list[pl.Series] = []
+    seen: set[int] = set()
+    duplicates = 0
+    sent = [0] * len(MEASURES)
     source = iter(records)
     while chunk := list(islice(source, CHUNK_RECORDS)):
         count += len(chunk)
-        frame = _frame(_valid(chunk, now, refused))
-        ids.append(frame["event_id"].hash())
+        every = _frame(_valid(chunk, now, refused))
+        sent = [a + b for a, b in zip(sent, _totals(every), strict=True)]
+        frame = every.filter(pl.Series(_first_times(every["event_id"], seen), dtype=pl.Boolean))
+        duplicates += every.height - frame.height
         for dimension in DIMENSIONS:
             partial[dimension].append(_sums(frame, dimension))
         progress(len(chunk))
     return Recount(
         records=count,
         refused=refused,
-        event_ids=pl.concat(ids).n_unique() if ids else 0,
+        duplicates=duplicates,
+        sent=tuple(sent),
         counts={dimension: _counts(partial[dimension], dimension) for dimension in DIMENSIONS},
     )
 
@@ -436,6 +442,15 @@ _NUMBERS = (
 Row = tuple[object, ...]
 
 
+def _first_times(event_ids: pl.Series, seen: set[int]) -> list[bool]:
+    """Return for each event whether it comes for the first time; ``seen`` learns it."""
+    first = []
+    for each in event_ids.hash().to_list():
+        first.append(each not in seen)
+        seen.add(each)
+    return first
+
+
 def _valid(
     values: Iterable[bytes], now: datetime, refused: Counter[tuple[bytes, str]]
 ) -> Iterator[Row]:
@@ -513,6 +528,11 @@ def _sums(frame: pl.DataFrame, dimension: str) -> pl.DataFrame:
         no_tokens.sum().cast(pl.Int64).alias("tokens_unknown"),
         pl.col("cost_nanousd").is_null().sum().cast(pl.Int64).alias("cost_unknown"),
     )
+
+
+def _totals(frame: pl.DataFrame) -> tuple[int, ...]:
+    sums = _sums(frame, "model")
+    return tuple(int(sums[name].sum()) for name in MEASURES)
 
 
 def _counts(parts: list[pl.DataFrame], dimension: str) -> Counts:

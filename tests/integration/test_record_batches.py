@@ -33,6 +33,7 @@ async def produce(
     values: list[bytes | None],
     *,
     codec: str | None = "lz4",
+    is_aborted: bool = False,
     **kwargs: Any,
 ) -> None:
     """Send values to partition 0 in one burst: few record batches."""
@@ -45,7 +46,9 @@ async def produce(
             await producer.begin_transaction()
         futures = [await producer.send(topic, value, key=b"k", partition=0) for value in values]
         await asyncio.gather(*futures)
-        if kwargs.get("transactional_id"):
+        if is_aborted:
+            await producer.abort_transaction()
+        elif kwargs.get("transactional_id"):
             await producer.commit_transaction()
     finally:
         await producer.stop()
@@ -153,6 +156,7 @@ async def test_aborted_transactions_and_markers_leave_no_gap(
 ) -> None:
     """A transaction's marker takes an offset; batches still join up and no record is missing.
 
+    What was aborted is not delivered, and its offsets are no gap either.
     Closes: the commit crawl of stock Faust on topics with gaps (no thread), one gap per commit.
     """
     topic, reader = new_topic(), Reader()
@@ -162,14 +166,15 @@ async def test_aborted_transactions_and_markers_leave_no_gap(
             topic,
             [b"%d" % number] * 5,
             transactional_id=f"t-{topic}-{number}",
+            is_aborted=number == 1,
         )
     await produce(kafka_bootstrap, topic, [b"last"])
     app = create_app(settings_of(kafka_bootstrap, topic, tmp_path))
     add_reader(app, topic, reader.handle)
     async with running(app):
-        await until(lambda: len(reader.records()) == 16, "all records")
+        await until(lambda: bool(reader.records() and reader.records()[-1][1] == b"last"), "all")
     offsets = [offset for offset, _ in reader.records()]
-    assert offsets == [*range(5), *range(6, 11), *range(12, 17), 18]
+    assert offsets == [*range(5), *range(12, 17), 18]
     batches = [batch for fetched in reader.fetches for batch in fetched.batches]
     assert [b.first_offset for b in batches[1:]] == [b.next_offset for b in batches[:-1]]
 
