@@ -7,9 +7,10 @@ UV_FOR_LOCK := uv==0.13.9
 INSTALLED := $(VENV)/.installed
 ARGS ?=
 EVENTS ?= 5000000
+INPUTS ?= 1000000
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check bench soak recount market lock clean
+.PHONY: help install run test check bench soak recount market fuzz fuzzbytes lock clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1	\2/p' Makefile
@@ -35,6 +36,12 @@ recount: $(INSTALLED) ## Prove SQL equal to a recount while the worker is killed
 
 market: $(INSTALLED) ## Replay 91 published days as 5 million requests; prove that their shares come out of SQL
 	$(BIN)/python -m tests.e2e.market $(ARGS)
+
+fuzz: $(INSTALLED) ## Send nasty values through the decode path: make fuzz INPUTS=1000000 ARGS="--seed 1"
+	$(BIN)/python -m tests.fuzz.run --inputs $(INPUTS) $(ARGS)
+
+fuzzbytes: $(INSTALLED) ## The same with bytes led by coverage: make fuzzbytes ARGS="-max_total_time=600" (needs atheris)
+	$(BIN)/python -m tests.fuzz.by_coverage -max_len=4096 $(ARGS)
 
 soak: $(INSTALLED) ## Watch the worker's memory for ten minutes at full speed
 	$(BIN)/python -m tests.benchmarks.soak $(ARGS)
