@@ -22,8 +22,6 @@ from sinks.clickhouse import CAUGHT, sorted_error
 
 MIGRATIONS_DIR = Path(__file__).parent / "migrations"
 VIEWS_DIR = Path(__file__).parent / "views"
-WINDOW_MIN = 1000
-"""Fewest remembered inserts per table that a worker accepts: minutes of repeats at full speed."""
 
 
 @dataclass(frozen=True)
@@ -274,38 +272,3 @@ def _applied(client: Client, database: str) -> list[Applied]:
     except CAUGHT as error:
         raise sorted_error(error) from error
     return [Applied(*row) for row in rows]
-
-
-def verify(client: Client, database: str) -> None:
-    """Check that a database keeps the writer's promise; for a worker before its first insert.
-
-    Raises:
-        ConfigurationError: If a migration is pending, or a table that inserts reach
-            remembers too few tokens, so that a repeat would count twice.
-        SinkUnavailableError, FatalError: The server does not answer or refuses.
-    """
-    for step in plan(migrations(), _applied(client, database)):
-        if step.pending:
-            raise ConfigurationError(
-                f"database {database} lacks migration {step.script.name}: run: tokentide migrate"
-            )
-    try:
-        rows = client.query(
-            "SELECT name, engine, create_table_query FROM system.tables "
-            "WHERE database = {database:String} AND name LIKE 'usage\\_%' AND engine LIKE '%MergeTree'",
-            parameters={"database": database},
-        ).result_rows
-    except CAUGHT as error:
-        raise sorted_error(error) from error
-    for table, engine, ddl in rows:
-        setting = (
-            "replicated_deduplication_window"
-            if engine.startswith("Replicated")
-            else "non_replicated_deduplication_window"
-        )
-        found = re.search(rf"\b{setting} = (\d+)", ddl)
-        if found is None or int(found[1]) < WINDOW_MIN:
-            raise ConfigurationError(
-                f"table {database}.{table} would count repeated inserts twice: run: ALTER TABLE "
-                f"{database}.{table} MODIFY SETTING {setting} = 10000"
-            )

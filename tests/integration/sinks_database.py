@@ -7,6 +7,8 @@ from typing import Any
 
 from clickhouse_connect.driver.httpclient import HttpClient
 
+from deploy.self_check.all_checks import refuse_unsafe
+from deploy.self_check.clickhouse import clickhouse_checks
 from sinks.clickhouse import ClickHouseAddress, connect
 from sinks.migrate import migrate
 from tests.conftest import ClickHouseAddress as Server
@@ -46,6 +48,11 @@ def migrated(server: Server, database: str) -> Iterator[HttpClient]:
             yield client
         finally:
             client.command(f"DROP DATABASE IF EXISTS {database}")
+
+
+def verify(client: HttpClient, database: str) -> None:
+    """Refuse what a worker that starts on this database would refuse."""
+    refuse_unsafe(clickhouse_checks(client, database, "writer"))
 
 
 def rows_of(client: HttpClient, sql: str, **parameters: Any) -> list[dict[str, Any]]:

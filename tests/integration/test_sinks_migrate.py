@@ -9,10 +9,17 @@ import pytest
 from clickhouse_connect.driver.httpclient import HttpClient
 
 from schemas.errors import ConfigurationError
-from sinks.migrate import migrate, migrations, status, verify, views
+from sinks.migrate import migrate, migrations, status, views
 from tests.conftest import ClickHouseAddress as Server
 from tests.conftest import run_tokentide
-from tests.integration.sinks_database import client_at, migrated, one_of, rows_of, writer_at
+from tests.integration.sinks_database import (
+    client_at,
+    migrated,
+    one_of,
+    rows_of,
+    verify,
+    writer_at,
+)
 
 
 @pytest.fixture

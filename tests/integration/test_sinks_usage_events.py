@@ -11,10 +11,16 @@ from clickhouse_connect.driver.httpclient import HttpClient
 
 from schemas.errors import ConfigurationError, FatalError, RejectedBatchError, SinkUnavailableError
 from sinks.clickhouse import CAUGHT, sorted_error
-from sinks.migrate import verify
 from sinks.usage_events import UsageEventWriter, arrow_schema
 from tests.conftest import ClickHouseAddress as Server
-from tests.integration.sinks_database import client_at, migrated, one_of, reader_at, rows_of
+from tests.integration.sinks_database import (
+    client_at,
+    migrated,
+    one_of,
+    reader_at,
+    rows_of,
+    verify,
+)
 from tests.usage_rows import NULLABLE, Row, as_table, random_rows, tokens
 
 START = datetime(2026, 10, 5, 13, 58, 30, tzinfo=UTC)

@@ -1,0 +1,1 @@
+"""Is everything around a worker such that nothing can be lost or doubled?"""
