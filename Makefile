@@ -7,10 +7,11 @@ UV_FOR_LOCK := uv==0.13.9
 INSTALLED := $(VENV)/.installed
 ARGS ?=
 EVENTS ?= 5000000
+OUTAGE_EVENTS ?= 36000000
 INPUTS ?= 1000000
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check bench soak recount market fuzz fuzzbytes lock clean
+.PHONY: help install run test check bench soak recount market outage fuzz fuzzbytes lock clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1	\2/p' Makefile
@@ -42,6 +43,9 @@ fuzz: $(INSTALLED) ## Send nasty values through the decode path: make fuzz INPUT
 
 fuzzbytes: $(INSTALLED) ## The same with bytes led by coverage: make fuzzbytes ARGS="-max_total_time=600" (needs atheris)
 	$(BIN)/python -m tests.fuzz.by_coverage -max_len=4096 $(ARGS)
+
+outage: $(INSTALLED) ## Two hours of ClickHouse outage at 5,000 events/s, at speed: make outage OUTAGE_EVENTS=36000000
+	$(BIN)/python -m tests.e2e.outage --events $(OUTAGE_EVENTS) $(ARGS)
 
 soak: $(INSTALLED) ## Watch the worker's memory for ten minutes at full speed
 	$(BIN)/python -m tests.benchmarks.soak $(ARGS)
