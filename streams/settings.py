@@ -75,6 +75,9 @@ class Settings(BaseSettings):
     bad_records_ratio_max: float = Field(default=0.5, gt=0, le=1)
     """The worker stops when more of the last 10,000 records of a partition are refused. 1 lets everything pass to the dead letters."""
 
+    reconcile_interval_seconds: float = Field(default=300.0, ge=0)
+    """Pause between two checks of the books by the worker of the first partition. 0 is off; `tokentide reconcile` checks everything at any time."""
+
     worker_host: str = "127.0.0.1"
     """Address on which the worker serves /livez, /readyz and /metrics."""
     worker_port: int = Field(default=6066, ge=1, le=65535)

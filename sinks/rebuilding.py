@@ -1,0 +1,356 @@
+"""Make good what ClickHouse alone can: rollups from rows, and rows that are stored twice.
+
+A month of a table is made anew in a staging table and takes the old one's place in one step
+(``REPLACE PARTITION``), so no reader sees it half done. A rollup is filled by the very SELECT of its
+materialised view, read from the server: there is one definition.
+
+Rows that land while this goes on reach the old partition and would be lost with it. So the staging
+table follows them, in steps by committed offset, and the swap happens only in a moment in which it
+holds every row of the month, that is when the month's number of rows equals the staging table's sum
+of requests; the number is taken again afterwards. If it is the same, no row landed in between. If
+not, the rollups are compared with the rows, and the month is made anew if one differs. Under
+traffic that never pauses the moment may not come: then this says so and changes nothing.
+
+Cost: one read of the month's rows, day by day, all columns if rows are to be removed; disk for the
+staging tables until the swap.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from schemas.errors import FatalError, RetryableError
+from sinks.reconciling import (
+    CheckResult,
+    Engine,
+    Frontier,
+    Say,
+    month_bounds,
+    month_of,
+    not_before,
+    settled,
+    silent,
+)
+from sinks.reconciling_ids import Copies, StoredRow
+from sinks.reconciling_offsets import RepeatedOffsets
+from sinks.reconciling_rollups import ROLLUPS, Rollup, Span, check_rollups
+
+EVENTS = "usage_events"
+STAGING = "reconcile_staging_"
+STEPS_MAX = 200
+"""Looks for a moment without a row in flight before giving up."""
+STEP_WAIT_SECONDS = 0.05
+ROUNDS_MAX = 3
+ROWS_PER_STATEMENT = 5000
+_ROLLUP = {rollup.name: rollup for rollup in ROLLUPS}
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """A month of some tables, made anew.
+
+    Attributes:
+        rows: Rows of the month in ``usage_events``.
+        steps: Looks until a moment without a row in flight came.
+        proof: The rollups compared with the rows afterwards.
+    """
+
+    month: int
+    tables: tuple[str, ...]
+    rows: int
+    steps: int
+    proof: CheckResult
+
+
+def rebuild_month(
+    engine: Engine,
+    frontier: Callable[[], Frontier],
+    month: int,
+    tables: Sequence[str] = tuple(_ROLLUP),
+    *,
+    repeats: Sequence[RepeatedOffsets] = (),
+    say: Say = silent,
+    sleep: Callable[[float], object] = time.sleep,
+) -> Rebuilt:
+    """Make a month of rollups anew from ``usage_events``, and prove it.
+
+    Args:
+        frontier: Returns the committed offsets as they are now.
+        month: ``YYYYMM``.
+        tables: Names of rollups.
+        repeats: Offsets of which ``usage_events`` is to keep one row: then it is made anew too.
+
+    Raises:
+        FatalError: A view is missing, the month has no rows, another repair is under way, or the
+            result differs from the rows.
+        RetryableError: No moment without a row in flight came; nothing was changed.
+        SinkUnavailableError: ClickHouse does not answer.
+    """
+    rollups = [_ROLLUP[name] for name in _ROLLUP if name in tables]
+    if not _row_count(engine, EVENTS, month):
+        raise FatalError(
+            f"usage_events has no rows of {_text(month)}: its rollups are all there is and stay as"
+            " they are"
+        )
+    span = Span(*month_bounds(month))
+    for _ in range(ROUNDS_MAX):
+        with _staging(engine, rollups, repeats) as copies:
+            rows, steps = _fill_and_swap(engine, frontier, month, rollups, copies, say, sleep)
+        say(f"{_text(month)}: comparing with the rows")
+        proof = check_rollups(engine, frontier, spans=[span], with_keys=True, sleep=sleep)
+        wrong = [each for each in proof.differences if each.place.split()[0] in tables]
+        if not wrong:
+            names = tuple(each.name for each in rollups)
+            return Rebuilt(month, (EVENTS, *names) if repeats else names, rows, steps, proof)
+        say(f"{_text(month)}: rows landed during the swap, once more")
+    raise FatalError(
+        f"{wrong[0].place}: {wrong[0].found}, not {wrong[0].expected}, after {ROUNDS_MAX} rebuilds:"
+        " stop the workers and run it again; they catch up afterwards"
+    )
+
+
+@contextmanager
+def _staging(
+    engine: Engine, rollups: Sequence[Rollup], repeats: Sequence[RepeatedOffsets]
+) -> Iterator[bool]:
+    """Make the staging tables; yield whether ``usage_events`` is among them; drop them at the end."""
+    names = [each.name for each in rollups] + ([EVENTS] if repeats else [])
+    left = engine.rows(
+        "SELECT name FROM system.tables WHERE database = {database:String}"
+        " AND startsWith(name, {prefix:String})",
+        {"database": engine.database, "prefix": STAGING},
+    )
+    if left:
+        drops = "; ".join(f"DROP TABLE {engine.table(name)}" for (name,) in left)
+        raise FatalError(f"another repair is under way; if it was killed, run first: {drops}")
+    try:
+        for name in names:
+            engine.command(f"CREATE TABLE {engine.table(STAGING + name)} AS {engine.table(name)}")
+        if repeats:
+            engine.command(
+                f"CREATE TABLE {engine.table(STAGING + 'repeats')}"
+                " (kafka_partition UInt16, kafka_offset UInt64)"
+                " ENGINE = MergeTree ORDER BY (kafka_partition, kafka_offset)"
+            )
+            for each in repeats:
+                rows = [(each.partition, int(offset)) for offset in each.offsets]
+                engine.insert(STAGING + "repeats", ("kafka_partition", "kafka_offset"), rows)
+        yield bool(repeats)
+    finally:
+        for name in (*names, "repeats"):
+            engine.command(f"DROP TABLE IF EXISTS {engine.table(STAGING + name)} SYNC")
+
+
+def _fill_and_swap(
+    engine: Engine,
+    frontier: Callable[[], Frontier],
+    month: int,
+    rollups: Sequence[Rollup],
+    with_events: bool,
+    say: Say,
+    sleep: Callable[[float], object],
+) -> tuple[int, int]:
+    """Fill the staging tables until they hold all rows, swap; return the rows and the steps."""
+    selects = {rollup.name: _select(engine, rollup) for rollup in rollups}
+    reached = dict(frontier())
+    removed = _fill_settled(engine, month, selects, with_events, reached, say)
+    start, end = month_bounds(month)
+    names = [*selects, *([EVENTS] if with_events else [])]
+    for step in range(1, STEPS_MAX + 1):
+        rows = _row_count(engine, EVENTS, month)
+        if rows - removed == _staged(engine, names[0], month):
+            say(f"{_text(month)}: swapping {', '.join(names)}")
+            for name in names:
+                engine.command(
+                    f"ALTER TABLE {engine.table(name)} REPLACE PARTITION {month}"
+                    f" FROM {engine.table(STAGING + name)}"
+                )
+            return rows - removed, step
+        now = dict(frontier())
+        if now != reached:
+            rows_since = f"{_times(start, end)} AND {not_before(reached)} AND {settled(now)}"
+            _fill(engine, selects, with_events, f"SELECT * FROM {engine.table(EVENTS)}", rows_since)
+            reached = now
+        else:
+            sleep(STEP_WAIT_SECONDS)
+    raise RetryableError(
+        f"{_text(month)} was written to all the while ({STEPS_MAX} looks), nothing was changed:"
+        " stop the workers and run it again; they catch up afterwards"
+    )
+
+
+def _fill_settled(
+    engine: Engine,
+    month: int,
+    selects: dict[str, str],
+    with_events: bool,
+    reached: Frontier,
+    say: Say,
+) -> int:
+    """Fill the staging tables with the settled rows, day by day; return how many are left out."""
+    start, end = month_bounds(month)
+    events, staged = engine.table(EVENTS), engine.table(STAGING + EVENTS)
+    kept = removed = 0
+    if with_events:
+        repeats = f"(SELECT * FROM {engine.table(STAGING + 'repeats')})"
+        place = "(kafka_partition, kafka_offset)"
+        condition = f"{_times(start, end)} AND {settled(reached)} AND {place} IN {repeats}"
+        ((kept, all_copies),) = engine.rows(
+            f"SELECT uniqExact({place}), count() FROM {events} WHERE {condition}"
+        )
+        removed = all_copies - kept
+        engine.command(
+            f"INSERT INTO {staged} SELECT * FROM {events} WHERE {condition}"
+            f" ORDER BY ingested_at LIMIT 1 BY {place}"
+        )
+    for day in _days(engine, month):
+        say(f"{_text(month)}: {day:%Y-%m-%d}")
+        of_day = _times(day, day + timedelta(days=1))
+        if with_events:
+            engine.command(
+                f"INSERT INTO {staged} SELECT * FROM {events} WHERE {of_day} AND {settled(reached)}"
+                f" AND {place} NOT IN {repeats}"
+            )
+            _fill(engine, selects, False, f"SELECT * FROM {staged}", of_day)
+        else:
+            rows = f"{of_day} AND {settled(reached)}"
+            _fill(engine, selects, False, f"SELECT * FROM {events}", rows)
+    return int(removed)
+
+
+def _days(engine: Engine, month: int) -> list[datetime]:
+    """Return the start of each day of a month that has rows."""
+    found = engine.rows(
+        "SELECT DISTINCT toUnixTimestamp(toStartOfDay(occurred_at)) AS day"
+        f" FROM {engine.table(EVENTS)} WHERE toYYYYMM(occurred_at) = {month} ORDER BY day"
+    )
+    return [datetime.fromtimestamp(day, UTC) for (day,) in found]
+
+
+def _fill(
+    engine: Engine, selects: dict[str, str], with_events: bool, source: str, where: str
+) -> None:
+    """Add rows of a source to the staging tables."""
+    rows = f"{source} WHERE {where}"
+    if with_events:
+        engine.command(f"INSERT INTO {engine.table(STAGING + EVENTS)} {rows}")
+    for name, select in selects.items():
+        engine.command(
+            f"INSERT INTO {engine.table(STAGING + name)} {select.replace(_ROWS, f'({rows})')}"
+        )
+
+
+_ROWS = "/* rows */"
+
+
+def _select(engine: Engine, rollup: Rollup) -> str:
+    """Return the SELECT of a rollup's view, with `_ROWS` where it reads ``usage_events``.
+
+    A view that reads another rollup gets that one's SELECT in its place.
+    """
+    found = engine.rows(
+        "SELECT as_select FROM system.tables WHERE database = {database:String}"
+        " AND name = {view:String} AND engine = 'MaterializedView'",
+        {"database": engine.database, "view": rollup.view},
+    )
+    source = f"FROM {engine.table(rollup.source)} AS e"
+    if not found:
+        raise FatalError(
+            f"view {rollup.view} is missing, so {rollup.name} is not filled: run: ATTACH TABLE"
+            f" {engine.table(rollup.view)}; then reconcile again"
+        )
+    text = str(found[0][0])
+    if text.count(source) != 1:
+        raise FatalError(
+            f"view {rollup.view} does not read {engine.table(rollup.source)} once: restore it from"
+            " sinks/migrations"
+        )
+    rows = _ROWS if rollup.source == EVENTS else f"({_select(engine, _ROLLUP[rollup.source])})"
+    return text.replace(source, f"FROM {rows} AS e")
+
+
+def _times(start: datetime, end: datetime) -> str:
+    return (
+        f"occurred_at >= toDateTime({int(start.timestamp())}, 'UTC')"
+        f" AND occurred_at < toDateTime({int(end.timestamp())}, 'UTC')"
+    )
+
+
+def _row_count(engine: Engine, table: str, month: int) -> int:
+    """Return the rows of a month: known from the parts, so this takes no time."""
+    ((count,),) = engine.rows(
+        f"SELECT count() FROM {engine.table(table)} WHERE toYYYYMM(occurred_at) = {month}"
+    )
+    return int(count)
+
+
+def _staged(engine: Engine, name: str, month: int) -> int:
+    """Return how many rows a staging table stands for."""
+    if name == EVENTS:
+        return _row_count(engine, STAGING + EVENTS, month)
+    ((count,),) = engine.rows(f"SELECT sum(requests) FROM {engine.table(STAGING + name)}")
+    return int(count)
+
+
+def _text(month: int) -> str:
+    return f"{month // 100}-{month % 100:02}"
+
+
+def remove_copies(engine: Engine, copies: Sequence[Copies], say: Say = silent) -> list[int]:
+    """Move all rows of an event but the one to keep to ``usage_duplicates``.
+
+    The rollups of the months returned still count them: rebuild those next.
+
+    A row is noted there first and then deleted, so a stop in between loses nothing; a second run
+    goes on.
+
+    Raises:
+        SinkUnavailableError, FatalError: ClickHouse does not answer or refuses.
+    """
+    rows = sorted(row for each in copies for row in each.others)
+    by_month: dict[int, list[StoredRow]] = {}
+    for row in rows:
+        month = month_of(datetime.fromtimestamp(row.occurred_at_ms / 1000, UTC))
+        by_month.setdefault(month, []).append(row)
+    for month, of_month in sorted(by_month.items()):
+        say(f"{_text(month)}: moving {len(of_month):,} rows to usage_duplicates")
+        for at in range(0, len(of_month), ROWS_PER_STATEMENT):
+            _move(engine, month, of_month[at : at + ROWS_PER_STATEMENT])
+    return sorted(by_month)
+
+
+def _move(engine: Engine, month: int, rows: Sequence[StoredRow]) -> None:
+    places = ", ".join(f"({row.partition}, {row.offset})" for row in rows)
+    in_places = f"(kafka_partition, kafka_offset) IN ({places})"
+    duplicates = engine.table("usage_duplicates")
+    columns = "kafka_partition, kafka_offset, event_id, source, occurred_at"
+    engine.command(
+        f"INSERT INTO {duplicates} ({columns}, ingested_at)"
+        f" SELECT {columns}, now64(3, 'UTC') FROM {engine.table(EVENTS)}"
+        f" WHERE toYYYYMM(occurred_at) = {month} AND {in_places} AND (kafka_partition, kafka_offset)"
+        f" NOT IN (SELECT kafka_partition, kafka_offset FROM {duplicates} WHERE {in_places})"
+        " LIMIT 1 BY kafka_partition, kafka_offset"
+    )
+    first = datetime.fromtimestamp(min(row.occurred_at_ms for row in rows) // 1000, UTC)
+    last = datetime.fromtimestamp(max(row.occurred_at_ms for row in rows) // 1000 + 1, UTC)
+    engine.command(
+        f"DELETE FROM {engine.table(EVENTS)} WHERE {_times(first, last)} AND {in_places}"
+    )
+
+
+def months_of_repeats(
+    engine: Engine, repeats: Sequence[RepeatedOffsets]
+) -> dict[int, list[RepeatedOffsets]]:
+    """Return the repeated offsets by month ``YYYYMM`` of event time."""
+    found: dict[int, list[RepeatedOffsets]] = {}
+    for each in repeats:
+        low, high = int(each.offsets[0]), int(each.offsets[-1])
+        months = engine.rows(
+            f"SELECT DISTINCT toYYYYMM(occurred_at) FROM {engine.table(EVENTS)} WHERE kafka_partition"
+            f" = {each.partition} AND kafka_offset >= {low} AND kafka_offset <= {high}"
+        )
+        for (month,) in months:
+            found.setdefault(int(month), []).append(each)
+    return found

@@ -1,0 +1,433 @@
+"""Check that every rollup holds what ``usage_events`` holds.
+
+Per hour (per day for ``usage_1d``) and measure. The rollup is read first, then the rows, once for
+the settled ones and once for all: a rollup that is right lies between the two, and is equal when the
+bucket has no row in flight. So a live system gives no false alarm, a bucket at rest is judged
+exactly, and a bucket in motion is looked at again until it rests or has left the bounds.
+
+Which *keys* a bucket's measures belong to is compared without grouping by them: the sum of
+``hash(key) * measures`` over the rows equals the sum over the rollup's rows, whatever was merged
+(modulo 2^64: two different contents agree by chance once in 1.8e19).
+
+Cost: one pass over ten narrow columns of ``usage_events`` for all four rollups, month by month; with
+the keys about three times that. Memory: 744 rows of sums a month.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from sinks.reconciling import (
+    CheckResult,
+    Difference,
+    Engine,
+    Findings,
+    Frontier,
+    Say,
+    month_bounds,
+    month_of,
+    months_of,
+    settled,
+    silent,
+)
+
+CHECK = "rollups"
+HOUR_SECONDS = 3600
+DAY_SECONDS = 86_400
+PASSES_MAX = 8
+PASS_WAIT_SECONDS = 0.5
+EXPLAINED_MAX = 20
+"""Buckets of which the differing keys are looked up: the others are told without."""
+KEYS_SHOWN = 3
+
+MODEL_KEYS = (
+    "model",
+    "vendor",
+    "vendor_country",
+    "license",
+    "open_weights",
+    "origin",
+    "size_class",
+    "reasoning",
+    "provider",
+)
+REQUEST_KEYS = ("app_id", "region", "category", "finish_reason", "tool_use")
+
+# What each measure of a rollup is, by row of usage_events. Said here a second time on purpose: a
+# check that read the views' own text would agree with a view that is wrong.
+MEASURES: Mapping[str, str] = {
+    "requests": "1",
+    "tokens_prompt": "ifNull(tokens_prompt, 0)",
+    "tokens_completion": "ifNull(tokens_completion, 0)",
+    "tokens_reasoning": "ifNull(tokens_reasoning, 0)",
+    "tokens_cached": "ifNull(tokens_cached, 0)",
+    "cost_nanousd": "ifNull(cost_nanousd, 0)",
+    "tool_call_requests": "tool_use = 'called'",
+    "errors": "status != 'ok'",
+    "tokens_unknown": "isNull(tokens_prompt) OR isNull(tokens_completion)",
+    "cost_unknown": "isNull(cost_nanousd)",
+}
+# Odd multipliers, so that one measure's excess does not pay for another's lack: the fractional part
+# of the golden ratio times 2^64 (Knuth, TAOCP 3, 6.4), times 1, 3, 5, ...
+_MULTIPLIERS = tuple((11400714819323198485 * (2 * at + 1)) % (1 << 64) for at in range(10))
+
+
+@dataclass(frozen=True)
+class Rollup:
+    """A rollup table and how it is filled.
+
+    Attributes:
+        time: Its column of time; ``row_time`` is the same by row of ``usage_events``.
+        bucket_seconds: Size of the buckets that are compared.
+        view: The materialised view that fills it from ``source``.
+    """
+
+    name: str
+    time: str
+    row_time: str
+    bucket_seconds: int
+    keys: tuple[str, ...]
+    view: str
+    source: str = "usage_events"
+
+
+ROLLUPS = (
+    Rollup(
+        "usage_1m",
+        "minute",
+        "toStartOfMinute(occurred_at)",
+        HOUR_SECONDS,
+        MODEL_KEYS,
+        "usage_events_to_usage_1m",
+    ),
+    Rollup(
+        "usage_1h",
+        "hour",
+        "toStartOfHour(occurred_at)",
+        HOUR_SECONDS,
+        MODEL_KEYS,
+        "usage_events_to_usage_1h",
+    ),
+    Rollup(
+        "usage_1d",
+        "day",
+        "toDate(occurred_at)",
+        DAY_SECONDS,
+        MODEL_KEYS,
+        "usage_1h_to_usage_1d",
+        "usage_1h",
+    ),
+    Rollup(
+        "usage_context_1h",
+        "hour",
+        "toStartOfHour(occurred_at)",
+        HOUR_SECONDS,
+        REQUEST_KEYS,
+        "usage_events_to_usage_context_1h",
+    ),
+)
+_AT = {rollup.name: at for at, rollup in enumerate(ROLLUPS)}
+
+
+@dataclass(frozen=True)
+class Span:
+    """A range of event time, UTC, half-open, from an hour to an hour of one month."""
+
+    start: datetime
+    end: datetime
+
+    def holds(self, bucket: "Bucket") -> bool:
+        """Return whether a bucket lies in it as a whole."""
+        seconds = ROLLUPS[_AT[bucket[0]]].bucket_seconds
+        start = bucket[1]
+        return self.start.timestamp() <= start and start + seconds <= self.end.timestamp()
+
+
+Bucket = tuple[str, int]
+"""Name of the rollup, start of the bucket in epoch seconds."""
+Sums = tuple[int, ...]
+"""The measures in the order of `MEASURES`."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One bucket: the settled rows, all rows, the rollup. Keys are hashes, 0 if not compared."""
+
+    lower: Sums
+    upper: Sums
+    found: Sums
+    row_keys: int = 0
+    found_keys: int = 0
+
+    @property
+    def at_rest(self) -> bool:
+        """No row of the bucket is in flight."""
+        return self.lower[0] == self.upper[0]
+
+    def faults(self) -> list[tuple[str, int, int]]:
+        """Return measure, expected and found for all that is certainly wrong."""
+        sums = zip(MEASURES, self.lower, self.upper, self.found, strict=True)
+        wrong = [
+            (name, lower if found < lower else upper, found)
+            for name, lower, upper, found in sums
+            if not lower <= found <= upper
+        ]
+        if not wrong and self.at_rest and self.row_keys != self.found_keys:
+            return [("keys", self.upper[0], self.found[0])]
+        return wrong
+
+
+def check_rollups(
+    engine: Engine,
+    frontier: Callable[[], Frontier],
+    *,
+    spans: Sequence[Span] | None = None,
+    with_keys: bool = False,
+    say: Say = silent,
+    sleep: Callable[[float], object] = time.sleep,
+) -> CheckResult:
+    """Compare the rollups with the rows.
+
+    Args:
+        frontier: Returns the committed offsets as they are now; asked before each look.
+        spans: What to compare; all months that have rows by default. A month without any row in
+            ``usage_events`` is not compared: its rows were dropped, the rollups are all there is.
+        with_keys: Compare also which keys the measures belong to.
+
+    Raises:
+        SinkUnavailableError, FatalError: ClickHouse does not answer or refuses.
+    """
+    notes: list[str] = []
+    if spans is None:
+        spans, notes = _months(engine)
+    findings = Findings()
+    compared = moving = explained = 0
+    for span in spans:
+        say(f"rollups of {span.start:%Y-%m-%d %H:%M} to {span.end:%Y-%m-%d %H:%M}")
+        wrong, number, in_motion = _settle(engine, frontier, span, with_keys, sleep)
+        compared += number
+        moving += in_motion
+        for (table, start), bucket in sorted(wrong.items(), key=lambda item: item[0][::-1]):
+            keys = ""
+            if explained < EXPLAINED_MAX:
+                explained += 1
+                keys = _differing_keys(engine, ROLLUPS[_AT[table]], start)
+            findings.add(_difference(table, start, bucket.faults(), keys))
+    if moving:
+        notes.append(
+            f"{moving} buckets were filled all the while: within bounds, to be compared when they rest"
+        )
+    return findings.result(CHECK, compared, "buckets", notes)
+
+
+def _difference(
+    table: str, start: int, faults: Sequence[tuple[str, int, int]], keys: str
+) -> Difference:
+    """Return one difference per bucket: its first measure at fault, the others as detail."""
+    instant = datetime.fromtimestamp(start, UTC)
+    measure, expected, found = faults[0]
+    also = ", ".join(f"{name} {after - before:+}" for name, before, after in faults[1:])
+    return Difference(
+        CHECK,
+        f"{table} {instant:%Y-%m-%d %H:%M} {measure}",
+        expected,
+        found,
+        "; ".join(part for part in (keys, also and f"also {also}") if part),
+        month_of(instant),
+    )
+
+
+def _months(engine: Engine) -> tuple[list[Span], list[str]]:
+    found = months_of(engine, ["usage_events", *(each.name for each in ROLLUPS)])
+    of_rows = set(found.pop("usage_events"))
+    of_rollups = {month for months in found.values() for month in months}
+    notes = [
+        f"{month // 100}-{month % 100:02} has rollups but no rows in usage_events: not compared"
+        for month in sorted(of_rollups - of_rows)
+    ]
+    return [Span(*month_bounds(month)) for month in sorted(of_rows)], notes
+
+
+def _settle(
+    engine: Engine,
+    frontier: Callable[[], Frontier],
+    span: Span,
+    with_keys: bool,
+    sleep: Callable[[float], object],
+) -> tuple[dict[Bucket, Compared], int, int]:
+    """Look until every bucket is judged: those that differ, how many there are, how many move.
+
+    A difference counts when two looks show it, the second at rows read anew.
+    """
+    suspects: dict[Bucket, Compared] = {}
+    wrong: dict[Bucket, Compared] = {}
+    number = 0
+    open_buckets: set[Bucket] | None = None
+    for at in range(PASSES_MAX):
+        found = _look(engine, frontier(), _narrowed(span, open_buckets), with_keys)
+        found = {each: found[each] for each in found if span.holds(each)}
+        if open_buckets is None:
+            number = len(found)
+            open_buckets = set(found)
+        for bucket in list(open_buckets):
+            now = found.get(bucket)
+            faults = now.faults() if now else []
+            if now and faults and bucket in suspects:
+                wrong[bucket] = now
+            if now is None or (not faults and now.at_rest) or bucket in wrong:
+                open_buckets.discard(bucket)
+            elif faults:
+                suspects[bucket] = now
+        if not open_buckets:
+            break
+        if at + 1 < PASSES_MAX:
+            sleep(PASS_WAIT_SECONDS)
+    return wrong, number, len(open_buckets or ())
+
+
+def _narrowed(span: Span, buckets: set[Bucket] | None) -> Span:
+    """Return the part of the span that holds the buckets."""
+    if not buckets:
+        return span
+    start = min(at for _, at in buckets)
+    end = max(at + ROLLUPS[_AT[table]].bucket_seconds for table, at in buckets)
+    return Span(datetime.fromtimestamp(start, UTC), datetime.fromtimestamp(end, UTC))
+
+
+def _look(
+    engine: Engine, frontier: Frontier, span: Span, with_keys: bool
+) -> dict[Bucket, Compared]:
+    """Read the rollups, then the rows."""
+    found = {
+        (rollup.name, start): (sums, keys)
+        for rollup in ROLLUPS
+        for start, sums, keys in _rollup_sums(engine, rollup, span, with_keys)
+    }
+    rows = _row_sums(engine, frontier, span, with_keys)
+    nothing = (0,) * len(MEASURES)
+    return {
+        bucket: Compared(
+            *rows[bucket][:2] if bucket in rows else (nothing, nothing),
+            found[bucket][0] if bucket in found else nothing,
+            rows[bucket][2] if bucket in rows else 0,
+            found[bucket][1] if bucket in found else 0,
+        )
+        for bucket in {*found, *rows}
+    }
+
+
+def _rollup_sums(
+    engine: Engine, rollup: Rollup, span: Span, with_keys: bool
+) -> list[tuple[int, Sums, int]]:
+    bucket = (
+        f"toUnixTimestamp(toStartOfDay({rollup.time}, 'UTC'))"
+        if rollup.bucket_seconds == DAY_SECONDS
+        else f"toUnixTimestamp(toStartOfHour({rollup.time}))"
+    )
+    weights = " + ".join(
+        f"{name} * toUInt64({factor})" for name, factor in zip(MEASURES, _MULTIPLIERS, strict=True)
+    )
+    keys = f"sumWithOverflow({_key_hash(rollup, rollup.time)} * ({weights}))"
+    rows = engine.rows(
+        f"SELECT {bucket} AS bucket, {', '.join(f'sum({name})' for name in MEASURES)},"
+        f" {keys if with_keys else '0'} FROM {engine.table(rollup.name)}"
+        f" WHERE {_between(rollup.time, span, rollup.time == 'day')} GROUP BY bucket"
+    )
+    return [(int(row[0]), tuple(map(int, row[1:-1])), int(row[-1])) for row in rows]
+
+
+def _row_sums(
+    engine: Engine, frontier: Frontier, span: Span, with_keys: bool
+) -> dict[Bucket, tuple[Sums, Sums, int]]:
+    """Return settled sums, all sums and the keys' hash of each bucket, from one pass over the rows."""
+    is_settled = settled(frontier)
+    lower = ", ".join(f"sumIf({each}, is_settled)" for each in MEASURES.values())
+    upper = ", ".join(f"sum({each})" for each in MEASURES.values())
+    weights = " + ".join(
+        f"toUInt64({each}) * toUInt64({factor})"
+        for each, factor in zip(MEASURES.values(), _MULTIPLIERS, strict=True)
+    )
+    keys = (
+        ", ".join(
+            f"sumWithOverflow({_key_hash(each, each.row_time)} * ({weights}))" for each in ROLLUPS
+        )
+        if with_keys
+        else ", ".join("0" for _ in ROLLUPS)
+    )
+    rows = engine.rows(
+        f"SELECT toUnixTimestamp(toStartOfHour(occurred_at)) AS bucket, {lower}, {upper}, {keys}"
+        f" FROM (SELECT *, {is_settled} AS is_settled FROM {engine.table('usage_events')}"
+        f" WHERE {_between('occurred_at', span)}) GROUP BY bucket"
+    )
+    size = len(MEASURES)
+    sums: dict[Bucket, tuple[Sums, Sums, int]] = {}
+    for row in rows:
+        values = tuple(map(int, row[1:]))
+        for at, rollup in enumerate(ROLLUPS):
+            bucket = (rollup.name, int(row[0]) // rollup.bucket_seconds * rollup.bucket_seconds)
+            earlier = sums.get(bucket, ((0,) * size, (0,) * size, 0))
+            sums[bucket] = (
+                tuple(map(sum, zip(earlier[0], values[:size], strict=True))),
+                tuple(map(sum, zip(earlier[1], values[size : 2 * size], strict=True))),
+                (earlier[2] + values[2 * size + at]) % (1 << 64),
+            )
+    return sums
+
+
+def _key_hash(rollup: Rollup, moment: str) -> str:
+    stamp = f"toUnixTimestamp(toDateTime({moment}, 'UTC'))"
+    return f"cityHash64({stamp}, {', '.join(rollup.keys)})"
+
+
+def _between(column: str, span: Span, is_date: bool = False) -> str:
+    if is_date:
+        last = span.end - timedelta(seconds=1)
+        return f"{column} >= '{span.start:%Y-%m-%d}' AND {column} <= '{last:%Y-%m-%d}'"
+    return (
+        f"{column} >= toDateTime({int(span.start.timestamp())}, 'UTC')"
+        f" AND {column} < toDateTime({int(span.end.timestamp())}, 'UTC')"
+    )
+
+
+def _differing_keys(engine: Engine, rollup: Rollup, start: int) -> str:
+    """Return how many keys of a bucket differ and the first of them, for people."""
+    begin = datetime.fromtimestamp(start, UTC)
+    span = Span(begin, begin + timedelta(seconds=rollup.bucket_seconds))
+    keys = ", ".join(rollup.keys)
+    nothing = _integers("0" for _ in MEASURES)
+    sides = (
+        f"SELECT toUnixTimestamp(toDateTime({rollup.row_time}, 'UTC')) AS moment, {keys},"
+        f" [{_integers(MEASURES.values())}] AS expected, [{nothing}] AS found"
+        f" FROM {engine.table('usage_events')} WHERE {_between('occurred_at', span)}"
+        f" UNION ALL SELECT toUnixTimestamp(toDateTime({rollup.time}, 'UTC')), {keys},"
+        f" [{nothing}], [{_integers(MEASURES)}] FROM {engine.table(rollup.name)}"
+        f" WHERE {_between(rollup.time, span, rollup.time == 'day')}"
+    )
+    rows = engine.rows(
+        f"SELECT moment, [{', '.join(f'toString({key})' for key in rollup.keys)}] AS key,"
+        " sumForEach(expected) AS e, sumForEach(found) AS f, count() OVER () AS number"
+        f" FROM ({sides}) GROUP BY moment, {keys} HAVING e != f"
+        f" ORDER BY abs(toInt64(e[1]) - toInt64(f[1])) DESC, moment, key LIMIT {KEYS_SHOWN}"
+    )
+    if not rows:
+        return ""
+    number = int(rows[0][-1])
+    shown = "; ".join(_key_text(*row[:-1]) for row in rows)
+    return f"{number} {'key differs' if number == 1 else 'keys differ'}: {shown}"
+
+
+def _integers(expressions: Iterable[str]) -> str:
+    return ", ".join(f"toUInt64({each})" for each in expressions)
+
+
+def _key_text(
+    moment: int, key: Sequence[str], expected: Sequence[int], found: Sequence[int]
+) -> str:
+    name, before, after = next(
+        (name, before, after)
+        for name, before, after in zip(MEASURES, expected, found, strict=True)
+        if before != after
+    )
+    at = f"{datetime.fromtimestamp(int(moment), UTC):%H:%M}"
+    return f"{at} {' / '.join(key)}: {name} {before}, found {after}"
