@@ -24,6 +24,7 @@ COMMANDS = {
     "query": "query:query",
     "shares": "shares:shares",
     "status": "status:status",
+    "reconcile": "reconcile:reconcile",
     "doctor": "doctor:doctor",
     "settings": "settings:settings",
 }
