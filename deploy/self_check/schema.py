@@ -156,7 +156,10 @@ def _table_checks(
             yield unsafe("schema", f"{place} lacks column {column}", fix)
         elif type_found != type_wanted:
             problem = f"column {column} of {place} is {type_found}, not {type_wanted}"
-            yield unsafe("schema", problem, f"{alter} MODIFY COLUMN {column} {type_wanted}")
+            # A new type leaves the expression of a column that is computed.
+            kind = re.match("MATERIALIZED|ALIAS|EPHEMERAL", type_found)
+            change = f"REMOVE {kind[0]}" if kind else type_wanted
+            yield unsafe("schema", problem, f"{alter} MODIFY COLUMN {column} {change}")
     for column in found.columns:
         if column not in wanted.columns:
             # Inserts name their columns, so it only gets its default; a later migration may clash.
