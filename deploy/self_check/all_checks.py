@@ -68,14 +68,20 @@ def _diagnose_clickhouse(settings: Settings) -> tuple[list[Check], dict[int, int
         client = clickhouse.connect(address)
     except (FatalError, RetryableError) as error:
         return [_no_answer("clickhouse", error)], {}
-    checks: list[Check] = []
     try:
         checks = _of_clickhouse(settings, client)
-        return checks, newest_stored_offsets(client, settings.clickhouse_database)
+        return checks, _stored_offsets(settings, client)
     except (FatalError, RetryableError) as error:
-        return [*checks, _no_answer("clickhouse", error)], {}
+        return [_no_answer("clickhouse", error)], {}
     finally:
         client.close()
+
+
+def _stored_offsets(settings: Settings, client: HttpClient) -> dict[int, int]:
+    try:
+        return newest_stored_offsets(client, settings.clickhouse_database)
+    except FatalError:
+        return {}  # A table, a column or a right is missing, which has a row of its own.
 
 
 def _no_answer(part: str, error: Exception) -> Check:

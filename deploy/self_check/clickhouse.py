@@ -21,7 +21,7 @@ from deploy.self_check.schema import (
     schema_checks,
     written_tables,
 )
-from schemas.errors import ConfigurationError, FatalError
+from schemas.errors import ConfigurationError, FatalError, RejectedBatchError
 from sinks import migrate
 from sinks.clickhouse import CAUGHT, sorted_error
 from sinks.usage_events import _INSERT_SETTINGS as INSERT_SETTINGS
@@ -128,7 +128,7 @@ def _guarded(name: str, look: Callable[[], list[Check]]) -> list[Check]:
     """Turn what ClickHouse refuses into a finding."""
     try:
         return look()
-    except FatalError as error:
+    except (FatalError, RejectedBatchError) as error:
         return [
             unsafe(name, str(error), "let the writer's user read its own and the system tables")
         ]

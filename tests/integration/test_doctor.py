@@ -519,6 +519,16 @@ async def test_a_name_in_use_is_told(settings: Settings, client: HttpClient) -> 
 # The commands
 
 
+def test_a_table_that_cannot_be_read_hides_nothing_else(
+    settings: Settings, client: HttpClient
+) -> None:
+    """Without the column that offsets are in, doctor still shows all the rest."""
+    client.command("ALTER TABLE usage_events RENAME COLUMN kafka_partition TO partition_id")
+    checks = diagnose(settings)
+    assert {check.name for check in problems_of(checks)} == {"schema"}
+    assert "kafka clock" in {check.name for check in checks}
+
+
 def test_nobody_there_is_two_rows() -> None:
     """Neither part answers: doctor says so for both, and has nothing else to show."""
     nowhere = Settings(kafka_bootstrap_servers="127.0.0.1:1", clickhouse_port=1)
