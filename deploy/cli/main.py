@@ -25,6 +25,7 @@ COMMANDS = {
     "shares": "shares:shares",
     "status": "status:status",
     "reconcile": "reconcile:reconcile",
+    "dead-letters": "dead_letters:dead_letters",
     "doctor": "doctor:doctor",
     "settings": "settings:settings",
 }
