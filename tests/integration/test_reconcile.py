@@ -323,14 +323,14 @@ def test_a_live_system_gives_no_false_alarm_and_hides_no_difference(
     books.store(0, 200)
     stopping = threading.Event()
     failures: list[BaseException] = []
-    books.produce(1, 50_000)
+    books.produce(1, 20_000)
     books.commit(1, 0)
 
     def keep_storing() -> None:
         first = 0
         try:
             with another_writer(clickhouse, books.database) as writer:
-                while not stopping.is_set() and first < 50_000:
+                while not stopping.is_set() and first < 20_000:
                     rows = books.rows(1, range(first, first + 100))
                     for month in (7, 8):
                         block = [row for row in rows if row["occurred_at"].month == month]
