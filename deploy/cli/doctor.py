@@ -42,9 +42,11 @@ def doctor(context: click.Context, data_dir: Path | None, form: str) -> None:
     else:
         Console().print(_table(checks))
         # Below, not in the table: a command that is wrapped cannot be copied.
-        for check in checks:
-            if check.fix:
-                click.echo(f"\n{check.state.value}: {check.found}\n  {check.fix}")
+        for fix in dict.fromkeys(check.fix for check in checks if check.fix):
+            for check in checks:
+                if check.fix == fix:
+                    click.echo(f"\n{check.state.value}: {check.found}", nl=False)
+            click.echo(f"\n  {fix}")
     context.exit(int(any(check.state is State.UNSAFE for check in checks)))
 
 
