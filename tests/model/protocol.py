@@ -285,6 +285,8 @@ class Protocol:
         """Look up the last dead letter that was sent."""
         last = state.dead_letters[-1] if state.dead_letters else -1
         moved = self._after("read_dead_letters", owner)._replace(sent_through=last)
+        if all(offset <= last for offset in self.refused(owner)):
+            moved = moved._replace(at="commit")
         yield Move("read_dead_letters", generation), _put(state, generation, moved)
 
     def send(self, state: State, generation: int, owner: Owner) -> Moves:
