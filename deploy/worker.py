@@ -18,7 +18,6 @@ from faust.worker import Worker
 from agents import store_usage
 from agents.follow_catalogue import CatalogueFollower
 from deploy.addresses import writer_address
-from deploy.kafka_admin import admin_client
 from deploy.self_check.all_checks import require_safe
 from schemas.catalogue import Catalogue
 from schemas.errors import FatalError, RetryableError
@@ -48,8 +47,6 @@ def run(settings: Settings) -> None:
     """
     logs.configure(settings.log_level)
     _check_port(settings.worker_host, settings.worker_port)
-    with admin_client(settings.kafka_bootstrap_servers):
-        pass  # Whether Kafka answers: Faust would not say so in one line.
     # The database is named with each insert: one that is missing is told by its missing migrations.
     client = clickhouse.connect(dataclasses.replace(writer_address(settings), database="default"))
     require_safe(settings, client)

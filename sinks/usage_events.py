@@ -76,9 +76,10 @@ _COLUMNS: tuple[tuple[str, pa.DataType, bool], ...] = (
 _SCHEMA = pa.schema([pa.field(name, kind, nullable) for name, kind, nullable in _COLUMNS])
 
 # What a repeat needs to be the same insert again: one request is one block is one part per table.
-_INSERT_SETTINGS: Mapping[str, Any] = {
+INSERT_SETTINGS: Mapping[str, Any] = {
     "async_insert": 0,
     "insert_deduplicate": 1,
+    "deduplicate_insert": "enable",  # Rules over the one before since 26.2.
     "deduplicate_blocks_in_dependent_materialized_views": 1,
     # No squashing or splitting by size: blocks end where the request ends.
     "max_insert_block_size": 1_048_576,
@@ -144,7 +145,7 @@ class UsageEventWriter:
         assert rows.schema.types == _SCHEMA.types, "types are not those of arrow_schema()"
         if rows.num_rows == 0:
             return
-        settings = {**_INSERT_SETTINGS, "insert_deduplication_token": token}
+        settings = {**INSERT_SETTINGS, "insert_deduplication_token": token}
         try:
             self._client.insert_arrow(TABLE, _one_chunk(rows), self._database, settings)
         except CAUGHT as error:
@@ -161,7 +162,7 @@ class UsageEventWriter:
         Raises:
             SinkUnavailableError, FatalError: As ``write``.
         """
-        settings = {**_INSERT_SETTINGS, "insert_deduplication_token": token}
+        settings = {**INSERT_SETTINGS, "insert_deduplication_token": token}
         try:
             self._client.insert_arrow(DUPLICATES_TABLE, _one_chunk(rows), self._database, settings)
         except CAUGHT as error:

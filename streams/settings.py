@@ -26,7 +26,7 @@ class Settings(BaseSettings):
     kafka_bootstrap_servers: str = "127.0.0.1:9092"
     """Kafka brokers, host:port, separated by commas."""
     consumer_group: str = Field(default="tokentide-store-usage", min_length=1)
-    """Consumer group of the workers. A new name reads the usage topic from its beginning."""
+    """Consumer group of the workers. A new name reads the usage topic from its beginning, and needs a database of its own."""
     worker_name: str = ""
     """Name of this worker, its own in the consumer group. After a crash a worker of the same name has its partitions back at once; without a name they wait for the session to end."""
     session_timeout_seconds: float = Field(default=10.0, ge=6, le=300)

@@ -24,8 +24,7 @@ from deploy.self_check.schema import (
 from schemas.errors import ConfigurationError, FatalError, RejectedBatchError
 from sinks import migrate
 from sinks.clickhouse import CAUGHT, sorted_error
-from sinks.usage_events import _INSERT_SETTINGS as INSERT_SETTINGS
-from sinks.usage_events import TABLE
+from sinks.usage_events import INSERT_SETTINGS, TABLE
 
 # Release line -> first build with the fix of a defect in exactly what the rollups rely on: an
 # insert through a materialised view into a partitioned table could read out of bounds and confuse
@@ -47,8 +46,6 @@ WINDOW_SECONDS = 604_800
 
 # What decides besides the settings that the writer sends, and the only values that are safe.
 _MUST_BE: Mapping[str, Sequence[str]] = {
-    # Rules over insert_deduplicate, which counts with the last of these only.
-    "deduplicate_insert": ("enable", "backward_compatible_choice"),
     # A view that fails must fail the insert, or its rollup misses the block for good.
     "materialized_views_ignore_errors": ("0",),
     # A block that is split by bytes can land half.

@@ -18,7 +18,7 @@ from deploy.self_check.kafka import (
     topic_checks,
 )
 from schemas.topics import DEAD_LETTER_TOPIC, MODELS_TOPIC, USAGE_TOPIC
-from sinks.usage_events import _INSERT_SETTINGS as INSERT_SETTINGS
+from sinks.usage_events import INSERT_SETTINGS
 from streams.delivery import declare
 
 SAFE_CONFIG = {
@@ -112,7 +112,7 @@ def test_settings_in_force_are_those_that_are_sent() -> None:
     """Every setting of the writer's is looked at; one that an older server lacks is not missed."""
     sent = {name: str(value) for name, value in INSERT_SETTINGS.items()}
     assert (
-        list(settings_checks({**sent, "deduplicate_insert": "enable", "readonly": "0"}, "w")) == []
+        list(settings_checks({**sent, "readonly": "0"}, "w")) == []
     )
     for name in sent:
         (problem,) = settings_checks({**sent, name: "7"}, "w")
