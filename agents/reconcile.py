@@ -8,7 +8,7 @@ import asyncio
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -69,7 +69,8 @@ OFFSETS_MAX = 20_000_000
 LOOK_BACK = HOUR
 """Hours of event time are compared for this long after they ended: late events fill them."""
 LOOK_BACK_MAX = DAY
-IDS_LOOK_BACK = timedelta(minutes=15)
+OPEN_BUCKETS_MAX = 24
+IDS_LOOK_BACK = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
@@ -197,6 +198,7 @@ class BackgroundReconciler:
     Args:
         connect: Returns a client of its own, which is closed after the run.
         open_log: Returns Kafka's side, which is closed after the run.
+        window_seconds: The duplicate window.
         interval_seconds: Pause between two runs; 0 is off.
         is_mine: Whether this worker is the one to do it, asked before each run.
     """
@@ -207,12 +209,14 @@ class BackgroundReconciler:
         connect: Callable[[], Client],
         open_log: Callable[[], UsageLog],
         database: str,
+        window_seconds: int,
         interval_seconds: float,
         is_mine: Callable[[], bool],
     ) -> None:
         self._connect = connect
         self._open_log = open_log
         self._database = database
+        self._window_seconds = window_seconds
         self._interval_seconds = interval_seconds
         self._is_mine = is_mine
         self._seen = _Seen()
@@ -288,11 +292,14 @@ class BackgroundReconciler:
         )
         if not offsets.offsets.count and not offsets.repeated.count:
             self._seen.offsets = dict(accounts.committed)
-        last = self._seen.began or now - HOUR
+        last = self._seen.began or now
         ids = check_recent_event_ids(
-            engine, frontier(), since_seconds=int((last - IDS_LOOK_BACK).timestamp())
+            engine,
+            frontier(),
+            window_seconds=self._window_seconds,
+            since_seconds=int((last - IDS_LOOK_BACK).timestamp()),
         )
-        spans = recent_spans(self._seen.began, now)
+        spans = [*recent_spans(self._seen.began, now), *open_spans(self._seen.places)]
         rollups = check_rollups(engine, frontier, spans=spans)
         return [offsets.offsets, offsets.repeated, ids, rollups]
 
@@ -309,6 +316,21 @@ class BackgroundReconciler:
 
 def _key(difference: Difference) -> str:
     return f"{difference.check} {difference.place}"
+
+
+def open_spans(places: Collection[str]) -> list[Span]:
+    """Return the buckets that differed in the last run, the newest `OPEN_BUCKETS_MAX`.
+
+    They are compared again until they agree: the metric tells of them until then.
+    """
+    sizes = {rollup.name: timedelta(seconds=rollup.bucket_seconds) for rollup in ROLLUPS}
+    found = set()
+    for place in places:
+        check, table, *rest = place.split()
+        if check == "rollups":
+            start = datetime.fromisoformat(" ".join(rest[:2])).replace(tzinfo=UTC)
+            found.add((start, start + sizes[table]))
+    return [Span(*each) for each in sorted(found)[-OPEN_BUCKETS_MAX:]]
 
 
 def recent_spans(last: datetime | None, now: datetime) -> list[Span]:

@@ -114,7 +114,11 @@ class Books:
             values = (self.topic, partition, offset, 0, "decode", "invalid_json", "", 1)
             headers = [(n, str(v).encode()) for n, v in zip(HEADERS, values, strict=True)]
             producer.send(self.dead_letter_topic, b"x", partition=partition, headers=headers)
-        producer.commit_transaction() if commits else producer.abort_transaction()
+        producer.flush()
+        if commits:
+            producer.commit_transaction()
+        else:
+            producer.abort_transaction()
         producer.close()
 
     def produce_in_transaction(self, partition: int, count: int) -> range:

@@ -149,34 +149,39 @@ def test_an_event_in_two_partitions_is_found_and_moved(books: Books, usage_log: 
     """The same id under two keys: named with both places; one stays, the other is a duplicate."""
     rows = books.store(0, 50)
     offsets = books.produce(1, 3)
+    # The second pair lies on two days: a chunk of event time ends between them.
+    one, two, three = [row for row in rows if 2 <= row["occurred_at"].hour < 23][:3]
+    apart = (timedelta(), timedelta(hours=23), timedelta(hours=25))
     again = [
-        {**row, "kafka_partition": 1, "kafka_offset": offset, "occurred_at": at}
-        for row, offset, at in zip(
-            (rows[20], rows[21], rows[22]),
-            offsets,
-            (
-                rows[20]["occurred_at"],
-                rows[21]["occurred_at"] + timedelta(hours=23),
-                rows[22]["occurred_at"] + timedelta(hours=25),
-            ),
-            strict=True,
-        )
+        {
+            **row,
+            "kafka_partition": 1,
+            "kafka_offset": offset,
+            "occurred_at": row["occurred_at"] + after,
+        }
+        for row, offset, after in zip((one, two, three), offsets, apart, strict=True)
     ]
     books.insert(again, "1:0")
     books.commit(1)
     report = checked(books, usage_log)
-    assert sorted(places(report, "event_ids")) == ["synthetic 0:20", "synthetic 0:21"]
+    assert sorted(places(report, "event_ids")) == sorted(
+        f"synthetic {row['event_id']}" for row in (one, two)
+    )
     assert report.count == 2
-    detail = next(each for each in report.results[2].differences if each.place.endswith("0:20"))
-    assert "partition 0 offset 20" in detail.detail
-    assert "partition 1 offset 0" in detail.detail
+    (detail,) = [
+        each.detail
+        for each in report.results[2].differences
+        if each.place == f"synthetic {one['event_id']}"
+    ]
+    assert f"partition 0 offset {one['kafka_offset']} at" in detail
+    assert "partition 1 offset 0 at" in detail
     repair(books.engine, usage_log, report)
     assert checked(books, usage_log, with_keys=True).count == 0
     assert {books.total(name) for name in ("usage_events", *NAMES)} == {51}
     moved = books.client.query(
         "SELECT kafka_partition, kafka_offset, event_id FROM usage_duplicates ORDER BY ALL"
     ).result_rows
-    assert list(moved) == [(1, 0, "0:20"), (1, 1, "0:21")]
+    assert list(moved) == [(1, 0, one["event_id"]), (1, 1, two["event_id"])]
 
 
 AT = "2026-08-01 10:00:00"
@@ -314,6 +319,16 @@ def test_traffic_that_never_pauses_changes_nothing(
     assert rebuild_month(books.engine, usage_log.committed, AUGUST).proof.count == 0
 
 
+def test_equal_rows_count_each(books: Books) -> None:
+    """Steps of a rebuild that bring equal blocks: each counts, none is taken for a repeat."""
+    row = next(row for row in books.rows(0, range(100)) if row["occurred_at"].month == 8)
+    books.insert([{**row, "kafka_offset": offset} for offset in range(4)], "equal")
+    reached = iter((1, 2, 3, 4))
+    rebuilt = rebuild_month(books.engine, lambda: {0: next(reached, 4)}, AUGUST)
+    assert (rebuilt.rows, rebuilt.steps) == (4, 4)
+    assert {books.total(name) for name in NAMES} == {4}
+
+
 def test_a_live_system_gives_no_false_alarm_and_hides_no_difference(
     books: Books, clickhouse: ClickHouseAddress
 ) -> None:
@@ -375,6 +390,7 @@ def test_the_background_run_tells_once_and_remembers(
         connect=lambda: connect(writer_at(clickhouse, books.database)),
         open_log=books.open_log,
         database=books.database,
+        window_seconds=WINDOW_SECONDS,
         interval_seconds=1,
         is_mine=lambda: True,
     )

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 
-from agents.reconcile import BackgroundReconciler, recent_spans
+from agents.reconcile import BackgroundReconciler, open_spans, recent_spans
 from schemas.errors import SinkUnavailableError
 from sinks.migrate import migrations
 from sinks.reconciling import KEPT_MAX, Difference, Findings, month_bounds, settled
@@ -151,6 +151,19 @@ def test_the_background_compares_what_is_new(
     assert found == [Span(at(start), at(end)) for start, end in spans]
 
 
+def test_a_bucket_that_differed_is_compared_again() -> None:
+    """An hour or a day, as the place says; other checks' places are no buckets."""
+    places = {
+        "offsets partition 0 offset 7",
+        "rollups usage_1d 2026-08-03 00:00 keys",
+        "rollups usage_1m 2026-08-04 10:00 requests",
+    }
+    assert open_spans(places) == [
+        Span(at("03T00:00"), at("04T00:00")),
+        Span(at("04T10:00"), at("04T11:00")),
+    ]
+
+
 class Turns:
     """Says whose turn it is, and ends the test at the last one."""
 
@@ -179,6 +192,7 @@ async def test_a_background_run_that_fails_is_tried_again() -> None:
         connect=connect,
         open_log=lambda: pytest.fail("connect comes first"),
         database="x",
+        window_seconds=60,
         interval_seconds=0.001,
         is_mine=turns,
     )
@@ -195,6 +209,7 @@ async def test_an_interval_of_0_is_off() -> None:
         connect=lambda: pytest.fail("off"),
         open_log=lambda: pytest.fail("off"),
         database="x",
+        window_seconds=60,
         interval_seconds=0,
         is_mine=lambda: True,
     )
