@@ -10,11 +10,11 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from deploy.kafka_admin import kafka_answers
-from deploy.local.processes import Child, free_port
+from deploy.local.processes import Child, free_port, wait_until
 from schemas.topics import DEAD_LETTER_TOPIC, USAGE_TOPIC
 from tests.conftest import environment, running, tokentide
 from tests.fuzz.mutating import Mutator
-from tests.integration.test_worker import Parts, wait_for, working
+from tests.integration.test_worker import Parts, working
 
 INPUTS = int(os.environ.get("FUZZ_INPUTS", "20000"))
 """Long form: ``FUZZ_INPUTS=1000000 pytest tests/fuzz/test_worker.py``."""
@@ -104,7 +104,7 @@ def test_the_worker_takes_whatever_comes_and_the_books_balance(tmp_path: Path) -
         working(parts) as (worker, _),
     ):
         sent = asyncio.run(produce(parts.kafka, values()))
-        wait_for(lambda: is_over(parts, worker, len(sent)), "all is accounted for")
+        assert wait_until(lambda: is_over(parts, worker, len(sent)), STORE_SECONDS_MAX)
         assert worker.exit_code is None, (tmp_path / "worker.out").read_text()[-2000:]
         check(parts, sent)
         assert worker.exit_code is None
