@@ -24,6 +24,12 @@ KEPT_MAX = 1000
 SPILL_BYTES = 512 << 20
 """Memory of one GROUP BY before it goes on in files."""
 
+_INSERT_SETTINGS: Mapping[str, Any] = {
+    # Without a token equal blocks may count as one insert: here they are different rows.
+    "deduplicate_insert": "disable",
+    "async_insert": 0,
+}
+
 Frontier = Mapping[int, int]
 """Kafka partition -> committed offset: every row below it has landed in every table."""
 
@@ -142,11 +148,10 @@ class Engine:
             SinkUnavailableError, FatalError: The server does not answer or refuses.
         """
         try:
-            # Without a token equal blocks count as one insert: here they are different rows.
             self._client.command(
                 sql,
                 parameters=dict(parameters or {}),
-                settings={**self._settings, "insert_deduplicate": 0, "async_insert": 0},
+                settings={**self._settings, **_INSERT_SETTINGS},
             )
         except CAUGHT as error:
             raise sorted_error(error) from error
@@ -165,7 +170,7 @@ class Engine:
                 [list(row) for row in rows],
                 column_names=list(names),
                 database=self.database,
-                settings={"insert_deduplicate": 0, "async_insert": 0},
+                settings=dict(_INSERT_SETTINGS),
             )
         except CAUGHT as error:
             raise sorted_error(error) from error

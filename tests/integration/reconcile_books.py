@@ -153,7 +153,9 @@ class Books:
 
     def change(self, statement: str) -> None:
         """Change tables behind everybody's back."""
-        self.client.command(statement, settings={"mutations_sync": 2, "insert_deduplicate": 0})
+        self.client.command(
+            statement, settings={"mutations_sync": 2, "deduplicate_insert": "disable"}
+        )
 
     def delete_records(self, partition: int, before: int) -> None:
         """Let Kafka forget records, as retention does."""

@@ -21,6 +21,8 @@ from tests.integration.sinks_database import writer_at
 from tests.usage_rows import as_table
 
 WINDOW_SECONDS = 86_400
+PAUSE_SECONDS = 0.1
+"""Between two ranges of a writer: a second at most in a worker."""
 JULY, AUGUST = 202607, 202608
 
 
@@ -352,6 +354,7 @@ def test_a_live_system_gives_no_false_alarm_and_hides_no_difference(
                         writer.write(as_table(block), f"1:{first}:{month}")
                     first += 100
                     books.commit(1, first)
+                    stopping.wait(PAUSE_SECONDS)
         except BaseException as error:
             failures.append(error)
 
