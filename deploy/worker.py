@@ -17,6 +17,7 @@ from faust.worker import Worker
 
 from agents import store_usage
 from agents.follow_catalogue import CatalogueFollower
+from agents.reconcile import BackgroundReconciler
 from deploy.addresses import writer_address
 from deploy.self_check.all_checks import require_safe
 from schemas.catalogue import Catalogue
@@ -31,6 +32,7 @@ from streams.health import Progress
 from streams.partitions import Limits, PartitionLoop, PartitionLoops
 from streams.record_batches import App
 from streams.settings import Settings
+from streams.topic_offsets import UsageLog
 
 log = structlog.get_logger()
 
@@ -152,6 +154,20 @@ def _add_agents(
             await crash(error)
         finally:
             await follower.stop()
+
+    background = BackgroundReconciler(
+        connect=lambda: clickhouse.connect(writer_address(settings)),
+        open_log=lambda: UsageLog(settings.kafka_bootstrap_servers, settings.consumer_group),
+        database=settings.clickhouse_database,
+        window_seconds=settings.duplicate_window_seconds,
+        interval_seconds=settings.reconcile_interval_seconds,
+        is_mine=lambda: 0 in progress.partitions,
+    )
+
+    @app.task  # type: ignore[untyped-decorator]
+    async def reconcile() -> None:
+        """Check the books in the worker of the first partition."""
+        await background.run()
 
     @app.on_partitions_revoked.connect  # type: ignore[untyped-decorator]
     async def end_loops(*_: Any, **__: Any) -> None:

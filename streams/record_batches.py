@@ -5,8 +5,8 @@ agent receives one event per fetch and partition: a `Fetched` with the record ba
 stores them, their values joined by newlines (under 1 us per record).
 
 Guarantee: delivers every record at or after the committed offset of an assigned partition, in
-offset order, at least once, but for those of aborted transactions. It never commits by itself: only `commit_range` does, so an event that
-fails, or is still in flight, is never acknowledged by accident.
+offset order, at least once, but for those of aborted transactions. It never commits by itself: only
+`commit_range` does, so an event that fails, or is still in flight, is never acknowledged by accident.
 
 Defects of Faust 0.15.3 closed here, each with a test in tests/integration/test_record_batches.py:
 offsets committed past records in flight (#606), a failing agent that acknowledges what it failed

@@ -4,6 +4,7 @@ Reads only. A consumer that is assigned its partitions and never subscribes is n
 group, so the workers do not notice it.
 """
 
+import asyncio
 import logging
 import socket
 import time
@@ -13,12 +14,15 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+import aiokafka
 import numpy as np
 import numpy.typing as npt
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaError as AiokafkaError
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
-from schemas.errors import RecordError, RetryableError
+from schemas.errors import FatalError, RecordError, RetryableError
 from schemas.topics import DEAD_LETTER_TOPIC, USAGE_TOPIC
 from schemas.usage_event import decode
 
@@ -70,21 +74,36 @@ class UsageLog:
         self._servers = bootstrap_servers
         self._usage_topic = usage_topic
         self._dead_letter_topic = dead_letter_topic
+        self._loop = asyncio.new_event_loop()
+        self._readers: dict[str, AIOKafkaConsumer] = {}
         with self._sorted():
-            # The workers read uncommitted: a record of an aborted transaction is an event to them.
-            self._usage = self._consumer("read_uncommitted", group)
-            self._letters = self._consumer("read_committed", None)
+            self._offsets = KafkaConsumer(
+                bootstrap_servers=bootstrap_servers.split(","),
+                group_id=group,
+                enable_auto_commit=False,
+                allow_auto_create_topics=False,
+            )
 
-    def _consumer(self, isolation_level: str, group: str | None) -> Any:
-        return KafkaConsumer(
-            bootstrap_servers=self._servers.split(","),
-            group_id=group,
+    def _reader(self, topic: str) -> AIOKafkaConsumer:
+        """Return the consumer that reads a topic: aiokafka's, which knows every compression."""
+        if topic not in self._readers:
+            self._readers[topic] = self._loop.run_until_complete(self._started())
+        return self._readers[topic]
+
+    async def _started(self) -> AIOKafkaConsumer:
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._servers,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
-            isolation_level=isolation_level,
-            allow_auto_create_topics=False,
-            max_poll_records=RECORDS_PER_POLL,
+            # As the workers read: a record of an aborted transaction is none.
+            isolation_level="read_committed",
         )
+        try:
+            await consumer.start()
+        except BaseException:
+            await consumer.stop()
+            raise
+        return consumer
 
     def __enter__(self) -> Self:
         return self
@@ -99,14 +118,16 @@ class UsageLog:
 
     def close(self) -> None:
         """Close the connections."""
-        self._usage.close(autocommit=False)
-        self._letters.close(autocommit=False)
+        for consumer in self._readers.values():
+            self._loop.run_until_complete(consumer.stop())
+        self._loop.close()
+        self._offsets.close(autocommit=False)
 
     @contextmanager
     def _sorted(self) -> Iterator[None]:
         try:
             yield
-        except (KafkaError, OSError) as error:
+        except (KafkaError, AiokafkaError, OSError) as error:
             raise RetryableError(
                 f"kafka at {self._servers}: {type(error).__name__}: {' '.join(str(error).split())}"[
                     :200
@@ -117,16 +138,16 @@ class UsageLog:
         """Return the group's committed offset of each partition that has one."""
         with self._sorted():
             found = {
-                tp.partition: self._usage.committed(tp)
-                for tp in self._partitions(self._usage, self._usage_topic)
+                tp.partition: self._offsets.committed(tp)
+                for tp in self._partitions(self._usage_topic)
             }
         return {partition: offset for partition, offset in found.items() if offset is not None}
 
     def begins(self) -> dict[int, int]:
         """Return the first offset that Kafka still holds of each partition."""
         with self._sorted():
-            tps = self._partitions(self._usage, self._usage_topic)
-            found = self._usage.beginning_offsets(tps)
+            tps = self._partitions(self._usage_topic)
+            found = self._offsets.beginning_offsets(tps)
         return {tp.partition: offset for tp, offset in found.items()}
 
     def records(self, partition: int, offsets: Range) -> Iterator[tuple[int, bool]]:
@@ -135,12 +156,12 @@ class UsageLog:
         Each is its offset and whether it decodes, so that it was to be stored.
         """
         tp = TopicPartition(self._usage_topic, partition)
-        for record in self._read(self._usage, tp, *offsets):
+        for record in self._read(tp, *offsets):
             yield record.offset, _is_event(record.value, record.timestamp)
 
     def whole_records(self, partition: int, offsets: Range) -> Iterator[Any]:
-        """Yield kafka-python's ``ConsumerRecord`` of each record that Kafka holds of a range."""
-        yield from self._read(self._usage, TopicPartition(self._usage_topic, partition), *offsets)
+        """Yield aiokafka's ``ConsumerRecord`` of each record that Kafka holds of a range."""
+        yield from self._read(TopicPartition(self._usage_topic, partition), *offsets)
 
     def dead_letters(self, since: Mapping[int, int] | None = None) -> dict[int, DeadLettered]:
         """Return the dead letters of each partition: all that Kafka holds, up to those of now.
@@ -149,11 +170,11 @@ class UsageLog:
             since: Partition -> offset in the usage topic: those of older records may be left out.
         """
         with self._sorted():
-            tps = self._partitions(self._letters, self._dead_letter_topic)
-            begins = self._letters.beginning_offsets(tps)
+            tps = self._partitions(self._dead_letter_topic)
+            begins = self._offsets.beginning_offsets(tps)
             # The end of what is not committed too: a transaction is visible a moment after the
             # worker that ended it has gone on, so it is waited for.
-            ends = self._usage.end_offsets(tps)
+            ends = self._offsets.end_offsets(tps)
         return {tp.partition: self._dead_letters_of(tp, begins[tp], ends[tp], since) for tp in tps}
 
     def _dead_letters_of(
@@ -165,7 +186,7 @@ class UsageLog:
         origins = np.fromiter(
             (
                 origin
-                for record in self._read(self._letters, tp, start, end)
+                for record in self._read(tp, start, end)
                 if (origin := self._origin(record, tp.partition)) is not None
             ),
             np.uint64,
@@ -183,15 +204,18 @@ class UsageLog:
         """Return where in the dead-letter topic to begin for records from ``since`` on."""
         usage = TopicPartition(self._usage_topic, tp.partition)
         with self._sorted():
-            if since < self._usage.beginning_offsets([usage])[usage]:
+            if since < self._offsets.beginning_offsets([usage])[usage]:
                 return begin
-            last = self._usage.end_offsets([usage])[usage]
-        record = next(self._read(self._usage, usage, since, last), None)
+            committed = self._offsets.committed(usage) or since
+        try:
+            record = next(self._read(usage, since, committed), None)
+        except FatalError:
+            return begin  # It can't be read here, only by a worker: read all dead letters.
         if record is None:
             return end
         with self._sorted():
             moment_ms = max(record.timestamp - CLOCKS_APART_MS, 0)
-            found = self._letters.offsets_for_times({tp: moment_ms})[tp]
+            found = self._offsets.offsets_for_times({tp: moment_ms})[tp]
         return end if found is None else max(int(found.offset), begin)
 
     def _origin(self, record: Any, partition: int) -> int | None:
@@ -202,29 +226,40 @@ class UsageLog:
             return None
         return int(headers["origin_offset"])
 
-    def _partitions(self, consumer: Any, topic: str) -> list[TopicPartition]:
-        found = consumer.partitions_for_topic(topic)
+    def _partitions(self, topic: str) -> list[TopicPartition]:
+        found = self._offsets.partitions_for_topic(topic)
         if not found:
             raise RetryableError(f"topic {topic} does not exist: run: tokentide topics")
         return [TopicPartition(topic, partition) for partition in sorted(found)]
 
-    def _read(self, consumer: Any, tp: TopicPartition, start: int, end: int) -> Iterator[Any]:
+    def _read(self, tp: TopicPartition, start: int, end: int) -> Iterator[Any]:
         """Yield the records of ``[start, end)`` that Kafka holds."""
         if start >= end:
             return
+        wait = self._loop.run_until_complete
+        at = aiokafka.TopicPartition(tp.topic, tp.partition)
         with self._sorted():
-            consumer.assign([tp])
-            consumer.seek(tp, start)
+            consumer = self._reader(tp.topic)
+            wait(_go_to(consumer, at, start))
         answered = time.monotonic()
         position = start
         while position < end:
-            with self._sorted():
-                records = consumer.poll(timeout_ms=POLL_MS).get(tp, [])
-                for record in records:
-                    if record.offset >= end:
-                        return
-                    yield record
-                reached = consumer.position(tp)
+            try:
+                with self._sorted():
+                    found = wait(
+                        consumer.getmany(at, timeout_ms=POLL_MS, max_records=RECORDS_PER_POLL)
+                    )
+                    reached = wait(consumer.position(at))
+            except (ValueError, RuntimeError) as error:
+                # What workers read in their own way: streams/odd_batches.py.
+                raise FatalError(
+                    f"{tp.topic}/{tp.partition}: a record batch behind offset {position} can't be"
+                    f" read to look offsets up: {type(error).__name__}"
+                ) from None
+            for record in found.get(at, []):
+                if record.offset >= end:
+                    return
+                yield record
             if reached != position:
                 answered = time.monotonic()
                 position = reached
@@ -233,6 +268,11 @@ class UsageLog:
                     f"kafka at {self._servers}: {tp.topic}/{tp.partition} can't be read at offset"
                     f" {position}"
                 )
+
+
+async def _go_to(consumer: AIOKafkaConsumer, tp: aiokafka.TopicPartition, offset: int) -> None:
+    consumer.assign([tp])
+    consumer.seek(tp, offset)
 
 
 def _listens(server: str) -> bool:
