@@ -12,6 +12,7 @@ from typing import Any
 import click
 import orjson
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -31,7 +32,7 @@ from deploy.addresses import writer_address
 from deploy.cli.stack import data_dir_option, settings_for
 from sinks import clickhouse
 from sinks.rebuilding import Rebuilt, rebuild_month
-from sinks.reconciling import CheckResult, Difference, Engine, Say, record_differences, repaired
+from sinks.reconciling import CheckResult, Engine, Say, record_differences, repaired
 from sinks.reconciling_rollups import ROLLUPS
 from streams.settings import Settings
 from streams.topic_offsets import UsageLog
@@ -40,7 +41,7 @@ QUERY_SECONDS_MAX = 3600.0
 """Longest wait for one query: it may read a month of rows."""
 SHOWN_MAX = 20
 TITLES = {
-    "offsets": "each committed offset is one row, one duplicate or one dead letter",
+    "offsets": "each offset is one row, duplicate or dead letter",
     "repeated_offsets": "no offset is stored twice",
     "event_ids": "no event is stored twice",
     "rollups": "rollups hold what the rows hold",
@@ -255,7 +256,7 @@ def _print(outcome: Outcome) -> None:
 
 def _print_report(console: Console, report: Report) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("check")
+    table.add_column("check", min_width=max(map(len, TITLES.values())))
     table.add_column("compared", justify="right")
     table.add_column("differences", justify="right")
     for result in report.results:
@@ -267,23 +268,14 @@ def _print_report(console: Console, report: Report) -> None:
         for note in result.notes:
             console.print(Text(f"{result.check}: {note}"))
     differences = [each for result in report.results for each in result.differences]
-    if differences:
-        console.print(_differences(differences[:SHOWN_MAX]))
+    for each in differences[:SHOWN_MAX]:
+        number = Text(f"  expected {each.expected:,}, found {each.found:,}")
+        console.print(Text(each.place, style="red") + number)
+        if each.detail:
+            console.print(Padding(Text(each.detail), (0, 0, 0, 4)))
     hidden = report.count - min(len(differences), SHOWN_MAX)
     if hidden:
         console.print(f"{hidden:,} more: see --format json or the table reconcile_differences")
-
-
-def _differences(differences: Sequence[Difference]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("place", no_wrap=True)
-    table.add_column("expected", justify="right")
-    table.add_column("found", justify="right")
-    table.add_column("detail", overflow="fold")
-    for each in differences:
-        row = (each.place, f"{each.expected:,}", f"{each.found:,}", each.detail)
-        table.add_row(*map(Text, row))
-    return table
 
 
 def _print_rebuilt(rebuilt: Sequence[Rebuilt], form: str) -> None:
