@@ -32,6 +32,11 @@ TOPICS = (
         {"message.timestamp.type": "LogAppendTime", "retention.ms": str(7 * DAY_MS)},
     ),
     # As many partitions as the usage topic: the dead letters of a partition stay together.
-    Topic(DEAD_LETTER_TOPIC, None, {"retention.ms": str(30 * DAY_MS)}),
+    # A dead letter is longer than its record by its headers.
+    Topic(
+        DEAD_LETTER_TOPIC,
+        None,
+        {"retention.ms": str(30 * DAY_MS), "max.message.bytes": str(2 << 20)},
+    ),
     Topic(MODELS_TOPIC, 1, {"cleanup.policy": "compact"}),
 )

@@ -35,6 +35,8 @@ RETRIES = Counter("tokentide_dead_letter_retries", "Transactions repeated becaus
 STAGE_DECODE = "decode"
 STAGE_INSERT = "insert"
 REQUEST_TIMEOUT_MS = 30_000
+VALUE_BYTES_MAX = 1 << 30
+"""A value may be far longer than a message may: compression makes room for it."""
 CLOSE_SECONDS_MAX = 5.0
 RETRY_WAIT_SECONDS_MIN = 0.25
 RETRY_WAIT_SECONDS_MAX = 5.0
@@ -172,6 +174,7 @@ class DeadLetters:
             bootstrap_servers=self._bootstrap_servers,
             transactional_id=f"{self._group}:{tp.topic}:{tp.partition}",
             compression_type="lz4",
+            max_request_size=VALUE_BYTES_MAX,
             request_timeout_ms=REQUEST_TIMEOUT_MS,
         )
         await producer.start()

@@ -24,14 +24,18 @@ from typing import Any
 import faust
 import structlog
 from aiokafka import TopicPartition
+from aiokafka.consumer import fetcher
 from aiokafka.consumer.fetcher import READ_COMMITTED, FetchResult
-from aiokafka.errors import CommitFailedError, ConsumerStoppedError, CorruptRecordException
+from aiokafka.errors import CommitFailedError, ConsumerStoppedError
+from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import OffsetAndMetadata
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage  # type: ignore[attr-defined,unused-ignore]
 from mode import Service
 
+from schemas.errors import FatalError
+from streams import odd_batches
 from streams.stages import stage
 
 log = structlog.get_logger()
@@ -165,7 +169,7 @@ def unpack(records: Any) -> list[RecordBatch]:
         records: aiokafka's ``PartitionRecords``, not yet iterated.
 
     Raises:
-        CorruptRecordException: If a checksum is wrong.
+        FatalError: If a batch is damaged.
 
     Source:
         ``PartitionRecords._unpack_records`` of aiokafka 0.14, which builds an object per record.
@@ -174,9 +178,9 @@ def unpack(records: Any) -> list[RecordBatch]:
     while records._records.has_next():
         batch = records._records.next_batch()
         if records._check_crcs and not batch.validate_crc():
-            raise CorruptRecordException(f"wrong checksum in {records._tp}")
+            raise _unreadable(records._tp, batch.base_offset, "wrong checksum")
         position = records.next_fetch_offset
-        kept = list(batch) if _is_visible(records, batch) else []
+        kept = _records(records, batch) if _is_visible(records, batch) else []
         offsets: tuple[int, ...] | None = None
         if batch.base_offset != position or len(kept) != batch.next_offset - position:
             # A commit inside a batch, or offsets that compaction or a transaction took: rare.
@@ -187,6 +191,41 @@ def unpack(records: Any) -> list[RecordBatch]:
         batches.append(keep_whole(values, offsets, position, next_offset, batch.max_timestamp))
         records.next_fetch_offset = next_offset
     return batches
+
+
+def _records(records: Any, batch: Any) -> list[Any]:
+    """Return the records of a batch.
+
+    Raises:
+        FatalError: If nobody can read it.
+    """
+    try:
+        return list(batch)
+    except Exception as error:
+        try:
+            raw = odd_batches.batch_at(records._records.fetched, batch.base_offset)
+            return list(odd_batches.read_values(raw))
+        except ValueError as also:
+            raise _unreadable(records._tp, batch.base_offset, f"{error!r}, {also}") from error
+
+
+def _unreadable(tp: Any, offset: int, reason: str) -> FatalError:
+    return FatalError(
+        f"record batch at offset {offset} of {tp.topic}/{tp.partition} can't be read ({reason}): the"
+        " broker's copy is damaged; mend the replica, or give the batch up with kafka-delete-records"
+    )
+
+
+class KeptRecords(MemoryRecords):  # type: ignore[misc]
+    """aiokafka's reader of a fetch, which does not show what it reads."""
+
+    def __init__(self, fetched: bytes) -> None:
+        super().__init__(fetched)
+        self.fetched = fetched
+
+
+fetcher.MemoryRecords = KeptRecords
+"""For `odd_batches`, which needs the bytes that aiokafka could not read."""
 
 
 def _is_visible(records: Any, batch: Any) -> bool:

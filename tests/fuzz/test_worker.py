@@ -35,8 +35,17 @@ class FuzzParts(Parts):
 
 
 def values() -> list[bytes | None]:
-    """Return nasty values, as far as a message has room for them and for the headers of a dead letter."""
-    return [each for each in Mutator(SEED).values(INPUTS) if len(each or b"") < 1_000_000]
+    """Return nasty values, and some about as long as a broker takes, or longer before compression."""
+    nasty = [each for each in Mutator(SEED).values(INPUTS) if len(each or b"") < 900_000]
+    long: dict[str | None, list[bytes]] = {
+        None: [Random(SEED).randbytes(1_048_450)],
+        "lz4": [b"[" * (1 << 20), b"[" * (1 << 20 | 1), b" " * 5_000_000],
+        "zstd": [b'{"event_id":"' + b"x" * 3_000_000 + b'"}'],
+    }
+    for codec, some in long.items():
+        for number, value in enumerate(some):
+            nasty[number * len(CODECS) + CODECS.index(codec)] = value
+    return nasty
 
 
 async def produce(bootstrap: str, sent: list[bytes | None]) -> dict[Place, bytes | None]:

@@ -160,6 +160,10 @@ class Simulation:
         assert [offset for offset, _, _ in world.letters] == sorted(
             offset for offset, _, _ in world.letters
         )
+        ended = [each.task for each in world.owners if each.task.done()]
+        assert [
+            each.exception() for each in ended if not each.cancelled() and each.exception()
+        ] == []
         if not self._life.zombies:
             for view in world.tables[1:]:
                 assert contents(view) == contents(world.tables[0]), "a view differs from the table"
