@@ -178,6 +178,10 @@ def _usage_checks(name: str, config: Mapping[str, str], alter: str) -> Iterator[
         yield warning(name, f"{found} drop records that nobody has stored", fix)
 
 
+HEADERS_BYTES_MAX = 4096
+"""Room for what a dead letter has beside its record's value."""
+
+
 def pair_checks(usage: TopicFacts, dead: TopicFacts, bootstrap_servers: str) -> Iterator[Check]:
     """Yield how the usage and the dead-letter topic do not fit, as when partitions were added."""
     if dead.partitions < usage.partitions:
@@ -186,6 +190,16 @@ def pair_checks(usage: TopicFacts, dead: TopicFacts, bootstrap_servers: str) -> 
         fix += f" --topic {dead.name} --partitions {usage.partitions}"
         yield unsafe(
             "partitions", f"{found} {usage.partitions}: a dead letter keeps its partition", fix
+        )
+    largest = [int(each.config["max.message.bytes"]) for each in (usage, dead)]
+    if largest[1] < largest[0] + HEADERS_BYTES_MAX:
+        found = (
+            f"topic {dead.name} has max.message.bytes={largest[1]}, {usage.name} has {largest[0]}:"
+        )
+        fix = f"run: kafka-configs.sh --bootstrap-server {bootstrap_servers} --alter --entity-type"
+        fix += f" topics --entity-name {dead.name} --add-config max.message.bytes={2 * largest[0]}"
+        yield unsafe(
+            "message size", f"{found} a refused record of that size would stop the worker", fix
         )
 
 

@@ -111,9 +111,7 @@ def test_windows_by_engine(engine: str, settings: dict[str, int], found: list[st
 def test_settings_in_force_are_those_that_are_sent() -> None:
     """Every setting of the writer's is looked at; one that an older server lacks is not missed."""
     sent = {name: str(value) for name, value in INSERT_SETTINGS.items()}
-    assert (
-        list(settings_checks({**sent, "readonly": "0"}, "w")) == []
-    )
+    assert list(settings_checks({**sent, "readonly": "0"}, "w")) == []
     for name in sent:
         (problem,) = settings_checks({**sent, name: "7"}, "w")
         assert f"{name} = 7" in problem.found
@@ -158,12 +156,16 @@ def test_topics_of_a_cluster(
 
 def test_dead_letters_need_a_partition_each() -> None:
     """Fewer are unsafe, more are not."""
-    usage = TopicFacts(USAGE_TOPIC, 6, 1, SAFE_CONFIG)
-    fewer, more = (TopicFacts(DEAD_LETTER_TOPIC, n, 1, SAFE_CONFIG) for n in (4, 8))
+    usage = TopicFacts(USAGE_TOPIC, 6, 1, {**SAFE_CONFIG, "max.message.bytes": "1048588"})
+    larger = {**SAFE_CONFIG, "max.message.bytes": "2097152"}
+    fewer, more = (TopicFacts(DEAD_LETTER_TOPIC, n, 1, larger) for n in (4, 8))
     (problem,) = pair_checks(usage, fewer, "b:9092")
     assert problem.state is State.UNSAFE
     assert problem.fix.endswith(f"--topic {DEAD_LETTER_TOPIC} --partitions 6")
     assert list(pair_checks(usage, more, "b:9092")) == []
+    (problem,) = pair_checks(usage, replace(more, config=usage.config), "b:9092")
+    assert problem.state is State.UNSAFE
+    assert problem.fix.endswith("--add-config max.message.bytes=2097176")
 
 
 @pytest.mark.parametrize(
