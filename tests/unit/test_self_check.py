@@ -1,5 +1,7 @@
 """What is safe, judged from facts: cases that one broker and one engine cannot be made to have."""
 
+from dataclasses import replace
+
 import pytest
 
 from deploy.self_check.check import Check, State, clock_check, unless
