@@ -7,11 +7,13 @@ UV_FOR_LOCK := uv==0.13.9
 INSTALLED := $(VENV)/.installed
 ARGS ?=
 EVENTS ?= 5000000
+SECONDS ?= 300
+SEED ?= 1
 OUTAGE_EVENTS ?= 36000000
 INPUTS ?= 1000000
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check bench soak recount market outage fuzz fuzzbytes lock clean
+.PHONY: help install run test check bench soak recount market outage fuzz fuzzbytes chaos lock clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1	\2/p' Makefile
@@ -49,6 +51,9 @@ outage: $(INSTALLED) ## Two hours of ClickHouse outage at 5,000 events/s, at spe
 
 soak: $(INSTALLED) ## Watch the worker's memory for ten minutes at full speed
 	$(BIN)/python -m tests.benchmarks.soak $(ARGS)
+
+chaos: $(INSTALLED) ## Kill, cut, pause, refuse; then find every record: make chaos SECONDS=4800 SEED=7
+	$(BIN)/python -m tests.chaos.run --seconds $(SECONDS) --seed $(SEED) $(ARGS)
 
 $(INSTALLED): pyproject.toml requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \

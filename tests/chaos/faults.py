@@ -1,0 +1,208 @@
+"""Faults of ClickHouse, of the way to it, and of Kafka: each told by /readyz, told by a metric, survived."""
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from sinks.clickhouse import RETRYABLE_CODES
+from tests.chaos.proxy import (
+    ANSWER,
+    CALL,
+    CUT_ANSWER,
+    CUT_REQUEST,
+    HOLD_ANSWER,
+    HOLD_REQUEST,
+    RESET,
+    Rule,
+)
+from tests.chaos.stage import Stage, until
+
+RED_SECONDS_MAX = 30.0
+"""Longest time from a fault to a /readyz that is red and says why."""
+GREEN_SECONDS_MAX = 60.0
+RETRIES = "tokentide_sink_retries_total"
+LAG = "tokentide_consumer_lag_records"
+CALL_SECONDS_MAX = 0.05
+Act = Callable[[Stage], None]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that goes wrong until it is healed, with every worker running.
+
+    Attributes:
+        reason: Part of the reason that /readyz must give.
+        metric: Must grow while it lasts; ``""`` where there is none.
+    """
+
+    name: str
+    hurt: Act
+    heal: Act
+    reason: str
+    metric: str
+
+
+@dataclass(frozen=True)
+class Told:
+    """How long a fault took to be told, and to be over after it was healed, in seconds."""
+
+    name: str
+    red_seconds: float
+    green_seconds: float
+
+
+def suffer(stage: Stage, fault: Fault, slots: Sequence[str]) -> Told:
+    """Bring a fault about, see it told by a worker, heal it, see all workers green.
+
+    Records must be produced meanwhile: who has nothing to do notices nothing.
+
+    Raises:
+        GaveUpError: If it is not told, or not over, in time.
+    """
+    stage.await_ready(*slots)
+    before = {slot: stage.metric(slot, fault.metric) for slot in slots}
+    began = time.monotonic()
+    fault.hurt(stage)
+    told: list[str] = []
+
+    def is_told() -> bool:
+        for slot in slots:
+            status, reasons = stage.readiness(slot)
+            if status == 503 and any(fault.reason in each for each in reasons):
+                told.append(slot)
+                return True
+        return False
+
+    try:
+        until(is_told, f"/readyz that says {fault.reason!r} of {fault.name}", RED_SECONDS_MAX)
+        red_seconds = time.monotonic() - began
+        slot = told[0]
+        until(
+            lambda: not fault.metric or stage.metric(slot, fault.metric) > before[slot],
+            f"{fault.metric} that grows with {fault.name}",
+            RED_SECONDS_MAX,
+        )
+    finally:
+        fault.heal(stage)
+    return Told(fault.name, red_seconds, stage.await_ready(*slots, seconds=GREEN_SECONDS_MAX))
+
+
+def _by_rule(name: str, rule: Rule, reason: str = "clickhouse: ") -> Fault:
+    return Fault(name, lambda s: s.proxy.set(rule), lambda s: s.proxy.lift(), reason, RETRIES)
+
+
+def refused_with(code: int) -> Fault:
+    """ClickHouse answers each insert with an error of this code; 0 is a gateway's 503."""
+    name = f"clickhouse answers {code} {RETRYABLE_CODES[code]}" if code else "gateway answers 503"
+    reason = f"code {code}" if code else "clickhouse: "
+    return _by_rule(name, Rule(ANSWER, code=code), reason)
+
+
+def cut_request(part: float) -> Fault:
+    """The connection ends after a part of the request."""
+    return _by_rule(f"request cut at {part:.0%}", Rule(CUT_REQUEST, part=part))
+
+
+def cut_answer(part: float) -> Fault:
+    """The connection ends after a part of the answer: the insert has landed."""
+    return _by_rule(f"answer cut at {part:.0%}", Rule(CUT_ANSWER, part=part))
+
+
+SILENT = _by_rule("request held, no answer", Rule(HOLD_REQUEST, inserts_only=False))
+ANSWER_HELD = _by_rule("insert done, answer held", Rule(HOLD_ANSWER))
+RESETS = _by_rule("connections reset", Rule(RESET, inserts_only=False))
+NOBODY_LISTENS = Fault(
+    "connections refused",
+    lambda s: s.proxy.refuse(),
+    lambda s: s.proxy.accept(),
+    "clickhouse: ",
+    RETRIES,
+)
+
+
+def _signal_engine(number: int) -> Act:
+    def send(stage: Stage) -> None:
+        assert stage.engine.process is not None
+        os.kill(stage.engine.process.pid, number)
+
+    return send
+
+
+def _signal_broker(number: int) -> Act:
+    def send(stage: Stage) -> None:
+        assert stage.kafka.process is not None
+        os.kill(stage.kafka.process.pid, number)
+
+    return send
+
+
+ENGINE_PAUSED = Fault(
+    "clickhouse paused",
+    _signal_engine(signal.SIGSTOP),
+    _signal_engine(signal.SIGCONT),
+    "clickhouse: ",
+    RETRIES,
+)
+
+
+def engine_killed(after_seconds: float) -> Fault:
+    """The engine dies with -9, ``after_seconds`` into an insert."""
+
+    def hurt(stage: Stage) -> None:
+        assert stage.engine.process is not None
+        process = stage.engine.process
+        kill = Rule(CALL, part=after_seconds, call=process.kill, times=1)
+        stage.proxy.set(kill)
+        until(lambda: process.poll() is not None, "the engine dead")
+
+    def heal(stage: Stage) -> None:
+        # Nobody repeats anything before it has been looked at.
+        stage.proxy.refuse()
+        stage.proxy.lift()
+        stage.start_engine()
+        stage.torn += stage.is_behind_rollup()
+        stage.proxy.accept()
+
+    return Fault("clickhouse killed during an insert", hurt, heal, "clickhouse: ", RETRIES)
+
+
+BROKER_PAUSED = Fault(
+    "kafka paused",
+    _signal_broker(signal.SIGSTOP),
+    _signal_broker(signal.SIGCONT),
+    "kafka: no answer",
+    "",
+)
+BROKER_KILLED = Fault(
+    "kafka killed",
+    lambda s: s.kill_broker(),
+    lambda s: s.start_broker(),
+    "kafka: no answer",
+    "",
+)
+
+
+def quick(random_: random.Random) -> list[Fault]:
+    """Return one of each kind that is over within seconds."""
+    return [
+        *map(refused_with, (0, *RETRYABLE_CODES)),
+        *(cut_request(part) for part in (0.0, 0.0005, random_.random(), 0.9999)),
+        *(cut_answer(part) for part in (0.0, random_.random(), 0.99)),
+        RESETS,
+        NOBODY_LISTENS,
+    ]
+
+
+def slow(random_: random.Random) -> list[Fault]:
+    """Return one of each kind that takes a time-out or a restart."""
+    return [
+        SILENT,
+        ANSWER_HELD,
+        ENGINE_PAUSED,
+        *(engine_killed(random_.uniform(0, CALL_SECONDS_MAX)) for _ in range(3)),
+        BROKER_PAUSED,
+        BROKER_KILLED,
+    ]

@@ -1,0 +1,129 @@
+"""A round: known records are produced while something goes wrong; then all of them are looked for."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from schemas.topics import DEAD_LETTER_TOPIC
+from tests.chaos.ledger import POISON, Ledger, Mix, window, window_now
+from tests.chaos.oracle import Place, Scope, Verdict, judge, read_letters
+from tests.chaos.producing import Production
+from tests.chaos.proxy import ANSWER, Rule
+from tests.chaos.stage import Stage, until
+
+INCORRECT_DATA = 117
+DRAIN_SECONDS_MAX = 180.0
+
+
+@dataclass
+class Round:
+    """What one round produces and where it stands; see `running_round`.
+
+    Attributes:
+        partitions: How many are produced to, from 0 on; may grow.
+        lost: Places that retention took, to be filled in by what took them.
+        verdict: Once it is over.
+        drain_seconds: From the end of producing to everything committed.
+    """
+
+    stage: Stage
+    number: int
+    ledger: Ledger
+    production: Production
+    begins: dict[int, int]
+    letter_begins: dict[int, int]
+    partitions: int
+    lost: set[Place] = field(default_factory=set)
+    verdict: Verdict = field(default_factory=Verdict)
+    drain_seconds: float = 0.0
+
+    @property
+    def poison_rule(self) -> Rule:
+        """The proxy refuses the rows that are poison, whatever else it does."""
+        return Rule(ANSWER, code=INCORRECT_DATA, marker=POISON.encode())
+
+    def produced(self, records: int, seconds: float = 60.0) -> None:
+        """Wait until so many records of the round are on the topic."""
+
+        def is_there() -> bool:
+            self.production.check()
+            return self.production.acknowledged >= records
+
+        until(is_there, f"{records} records", seconds)
+
+    def goes_on(self, records: int, seconds: float = 60.0) -> None:
+        """Wait until so many more records are on the topic."""
+        self.produced(self.production.acknowledged + records, seconds)
+
+    def lands(self, seconds: float = 60.0) -> None:
+        """Wait until what is on the topic now is committed."""
+        ends = self.stage.ends()
+
+        def is_committed() -> bool:
+            done = self.stage.committed()
+            return all(done.get(partition, 0) >= end for partition, end in ends.items())
+
+        until(is_committed, "records committed", seconds)
+
+    def judge(self) -> Verdict:
+        """Compare what is there now with what was produced; all of it must be committed."""
+        scope = Scope(
+            self.begins, self.letter_begins, self.ledger.window.days, frozenset(self.lost)
+        )
+        letters = read_letters(self.stage.servers, self.letter_begins)
+        with self.stage.client() as client:
+            return judge(self.ledger.expected(), scope, client, letters)
+
+
+_numbers = iter(range(1 << 30))
+
+
+@contextmanager
+def running_round(
+    stage: Stage,
+    seed: int,
+    *,
+    mix: Mix | None = None,
+    rate: float = 20_000,
+    records_max: int | None = None,
+    is_now: bool = False,
+) -> Iterator[Round]:
+    """Produce until the block ends; then wait until all is committed, and judge.
+
+    The topic must be drained when it begins. Workers that can do the work must run when it ends.
+
+    Args:
+        rate: Records per second.
+        records_max: End of the production, or ``None``: when the block ends.
+        is_now: Event times that have just been, instead of the round's own days.
+    """
+    number = next(_numbers)
+    now = datetime.now(UTC)
+    times = window_now(int(now.timestamp() * 1000)) if is_now else window(number, now.date())
+    ledger = Ledger(f"r{number}-{seed}", times, mix or Mix(), seed)
+    begins, letter_begins = stage.ends(), stage.ends(DEAD_LETTER_TOPIC)
+    production = Production(
+        stage.servers,
+        ledger,
+        partitions=lambda: found.partitions,
+        rate=rate,
+        records_max=records_max,
+    )
+    found = Round(stage, number, ledger, production, begins, letter_begins, len(begins))
+    if mix is not None and mix.poison:
+        stage.proxy.set(found.poison_rule)
+    production.start()
+    try:
+        yield found
+        production.join() if records_max is not None else production.stop()
+    except BaseException:
+        production.halt()
+        raise
+    began = time.monotonic()
+    stage.drain(DRAIN_SECONDS_MAX)
+    found.drain_seconds = time.monotonic() - began
+    found.verdict = found.judge()
+    if mix is not None and mix.poison:
+        stage.proxy.lift()

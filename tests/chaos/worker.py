@@ -1,0 +1,538 @@
+"""A worker that follows orders: it dies at a step boundary, or has one guarantee broken.
+
+``python -m tests.chaos.worker`` is ``tokentide worker`` with the orders of ``CHAOS_ORDERS``. Every
+boundary is a seam of the real code, wrapped; nothing of the code is replaced unless a breakage says so.
+"""
+
+import asyncio
+import os
+import random
+import secrets
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+from aiokafka import AIOKafkaProducer
+from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.errors import GroupAuthorizationFailedError
+
+from agents import store_usage
+from deploy import worker
+from deploy.cli.worker import ENVIRONMENT
+from schemas.errors import FatalError, RejectedBatchError, RetryableError, SinkUnavailableError
+from sinks import stored_events
+from sinks.usage_events import UsageEventWriter
+from streams import delivery, partitions, seen_ids
+from streams.batches import RangeCutter
+from streams.dead_letters import DeadLetters
+from streams.record_batches import Committed, Consumer, PartitionLostError
+from streams.settings import Settings
+from tests.chaos.orders import COORDINATOR_FAULT, Orders
+
+DURING_INSERT_SECONDS_MAX = 0.02
+CLOCK_POLL_SECONDS = 0.05
+METADATA_AGE_MS = 3000
+
+
+class Boundaries:
+    """Counts the crossings of each boundary and dies at the one that was ordered."""
+
+    def __init__(self, orders: Orders) -> None:
+        self._orders = orders
+        self._crossings: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def cross(self, point: str) -> None:
+        """Pass a boundary; does not return where the process is to die."""
+        if point != self._orders.kill_point:
+            return
+        with self._lock:
+            self._crossings[point] += 1
+            if self._crossings[point] == self._orders.crossing:
+                self.die(point)
+
+    def is_next(self, point: str) -> bool:
+        """Return whether the next crossing of ``point`` is the one ordered."""
+        ordered = self._orders
+        return point == ordered.kill_point and self._crossings[point] + 1 == ordered.crossing
+
+    def die(self, point: str) -> None:
+        """Leave a mark, then end as a machine does that loses power, or hang."""
+        mark = orjson.dumps({"point": point, "pid": os.getpid()}) + b"\n"
+        handle = os.open(self._orders.marks, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.write(handle, mark)
+        os.kill(os.getpid(), signal.SIGSTOP if self._orders.hangs else signal.SIGKILL)
+
+
+def around(owner: Any, name: str, wrap: Callable[[Any], Any]) -> None:
+    """Replace a function or method by what ``wrap`` makes of it."""
+    setattr(owner, name, wrap(getattr(owner, name)))
+
+
+# --- Boundaries --------------------------------------------------------------------------------
+
+
+def watch(boundaries: Boundaries) -> None:
+    """Put the boundaries into the code."""
+    cross = boundaries.cross
+    _watch_assignment(cross)
+    _watch_commits(cross)
+    _watch_ranges(cross)
+    _watch_inserts(boundaries)
+    _watch_dead_letters(cross)
+
+
+def _watch_assignment(cross: Callable[[str], None]) -> None:
+    def seek(original: Any) -> Any:
+        async def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
+            cross("before_assignment")
+            done = await original(self, *args, **kwargs)
+            cross("after_assignment")
+            return done
+
+        return wrapped
+
+    def stop(original: Any) -> Any:
+        async def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
+            cross("while_stopping")
+            return await original(self, *args, **kwargs)
+
+        return wrapped
+
+    around(Consumer, "perform_seek", seek)
+    around(partitions.PartitionLoops, "stop", stop)
+
+
+def _watch_commits(cross: Callable[[str], None]) -> None:
+    last: dict[Any, tuple[int, str]] = {}
+
+    def commit(original: Any) -> Any:
+        async def wrapped(self: Any, tp: Any, offset: int, metadata: str) -> Any:
+            at_start = self.committed.get(tp, Committed(-1, ""))
+            known = last.get(tp, (at_start.offset, at_start.metadata))
+            if known[0] < at_start.offset:  # It has come back from another owner.
+                known = (at_start.offset, at_start.metadata)
+            kind = _kind_of_commit(known, (offset, metadata))
+            cross(f"before_{kind}")
+            done = await original(self, tp, offset, metadata)
+            cross(f"after_{kind}")
+            last[tp] = (offset, metadata)
+            return done
+
+        return wrapped
+
+    around(Consumer, "commit_range", commit)
+
+
+def _kind_of_commit(before: tuple[int, str], now: tuple[int, str]) -> str:
+    """Return what a commit is for, from what was committed before: offset and metadata."""
+    if now == before:
+        return "confirmation"
+    if now[0] > max(before[0], 0):
+        return "joint_commit" if now[1] else "commit"
+    return "cut_declaration" if now[1].endswith(" cut") else "declaration"
+
+
+_repeating: set[str] = set()
+"""Starts of the tokens of ranges that are being repeated."""
+
+
+def _watch_ranges(cross: Callable[[str], None]) -> None:
+    def decode(original: Any) -> Any:
+        def wrapped(*args: Any) -> Any:
+            cross("before_decode")
+            return original(*args)
+
+        return wrapped
+
+    def build(original: Any) -> Any:
+        def wrapped(*args: Any) -> Any:
+            done = original(*args)
+            cross("after_decode")
+            return done
+
+        return wrapped
+
+    def store(original: Any) -> Any:
+        async def wrapped(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+            tp = request.batch.tp
+            if request.is_repeat:
+                cross("before_repeat")
+                _repeating.add(f"{tp.topic}:{tp.partition}:")
+            done = await original(self, request, *args, **kwargs)
+            if request.is_repeat:
+                _repeating.discard(f"{tp.topic}:{tp.partition}:")
+                cross("after_repeat")
+            return done
+
+        return wrapped
+
+    around(store_usage, "_decode", decode)
+    around(store_usage, "build", build)
+    around(store_usage.UsageStore, "store", store)
+
+
+def _watch_inserts(boundaries: Boundaries) -> None:
+    cross = boundaries.cross
+    seen = _Tokens()
+
+    def write(original: Any) -> Any:
+        def wrapped(self: Any, rows: Any, token: str) -> Any:
+            place = seen.place(token)
+            cross("between_blocks" if place == "later block" else "before_insert")
+            if place == "piece":
+                cross("between_pieces")
+            if any(token.startswith(start) for start in _repeating):
+                cross("inside_repeat")
+            _die_soon(boundaries)
+            try:
+                done = original(self, rows, token)
+            except SinkUnavailableError:
+                cross("while_retrying")
+                raise
+            except RejectedBatchError:
+                seen.refused(token)
+                cross("inside_bisection")
+                raise
+            seen.landed(token)
+            cross("after_insert")
+            return done
+
+        return wrapped
+
+    def duplicates(original: Any) -> Any:
+        def wrapped(self: Any, rows: Any, token: str) -> Any:
+            cross("before_duplicates")
+            done = original(self, rows, token)
+            cross("after_duplicates")
+            return done
+
+        return wrapped
+
+    around(UsageEventWriter, "write", write)
+    around(UsageEventWriter, "write_duplicates", duplicates)
+
+
+def _die_soon(boundaries: Boundaries) -> None:
+    """End the process while the insert that follows is on its way, if that was ordered."""
+    if not boundaries.is_next("during_insert"):
+        boundaries.cross("during_insert")
+        return
+    wait_seconds = random.uniform(0, DURING_INSERT_SECONDS_MAX)
+    threading.Timer(wait_seconds, boundaries.cross, ("during_insert",)).start()
+
+
+class _Tokens:
+    """What the tokens of a partition tell of where in a range an insert stands."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, str] = {}
+        self._landed: Counter[str] = Counter()
+        self._refused: dict[str, str] = {}
+
+    def place(self, token: str) -> str:
+        """Return ``first block``, ``later block`` or, of a block that was refused, ``piece``."""
+        partition, offsets = self._split(token)
+        refused = self._refused.get(partition)
+        if refused is not None and self._is_inside(offsets, refused):
+            return "piece" if self._landed[partition] else "first piece"
+        return "later block" if self._last.get(partition) == offsets else "first block"
+
+    def landed(self, token: str) -> None:
+        """Note that an insert has landed."""
+        partition, offsets = self._split(token)
+        self._last[partition] = offsets
+        self._landed[partition] += 1
+
+    def refused(self, token: str) -> None:
+        """Note that ClickHouse refuses a block."""
+        partition, offsets = self._split(token)
+        if partition not in self._refused or not self._is_inside(offsets, self._refused[partition]):
+            self._refused[partition] = offsets
+            self._landed[partition] = 0
+
+    @staticmethod
+    def _split(token: str) -> tuple[str, str]:
+        topic, partition, offsets, _ = token.rsplit(":", 3)
+        return f"{topic}:{partition}", offsets
+
+    @staticmethod
+    def _is_inside(inner: str, outer: str) -> bool:
+        (first, last), (begin, end) = (map(int, each.split("-")) for each in (inner, outer))
+        return begin <= first <= last <= end and inner != outer
+
+
+def _watch_dead_letters(cross: Callable[[str], None]) -> None:
+    def send(original: Any) -> Any:
+        async def wrapped(self: Any, tp: Any, rejected: Any, *args: Any, **kwargs: Any) -> Any:
+            if rejected:
+                cross("before_dead_letters")
+            done = await original(self, tp, rejected, *args, **kwargs)
+            if rejected:
+                cross("after_dead_letters")
+            return done
+
+        return wrapped
+
+    def produce(original: Any) -> Any:
+        async def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
+            future = await original(self, *args, **kwargs)
+            if self._txn_manager is not None and self._txn_manager.transactional_id:
+                await asyncio.wait([future], timeout=1)
+                cross("inside_dead_letters")
+            return future
+
+        return wrapped
+
+    def end(original: Any) -> Any:
+        async def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
+            cross("before_dead_letters_end")
+            return await original(self, *args, **kwargs)
+
+        return wrapped
+
+    around(DeadLetters, "send", send)
+    around(AIOKafkaProducer, "send", produce)
+    around(AIOKafkaProducer, "commit_transaction", end)
+
+
+# --- Breakages ---------------------------------------------------------------------------------
+
+
+def break_on_purpose(name: str) -> None:
+    """Break the guarantee called ``name``; see `tests.chaos.orders.BREAKAGES`.
+
+    The self-check is off: it is a second line that would refuse to start on what many of them leave.
+    """
+    around(worker, "require_safe", lambda _: lambda *_: None)
+    breakage = globals().get(f"_break_{name}")
+    if breakage is not None:  # Some are made in the database.
+        breakage()
+
+
+def _break_random_tokens() -> None:
+    def wrap(original: Any) -> Any:
+        return lambda self, rows, _: original(self, rows, secrets.token_hex(8))
+
+    around(UsageEventWriter, "write", wrap)
+
+
+def _break_no_declaration() -> None:
+    around(delivery, "declare", lambda _: lambda *_, **__: "")
+    around(delivery, "declared", lambda _: lambda *_: None)
+
+
+def _break_cut_anew() -> None:
+    around(delivery, "declared", lambda _: lambda *_: None)
+
+
+def _break_skip_repeat() -> None:
+    def wrap(original: Any) -> Any:
+        async def wrapped(self: Any, request: Any, *args: Any) -> Any:
+            if not request.is_repeat:
+                return await original(self, request, *args)
+            return None
+
+        return wrapped
+
+    around(store_usage.UsageStore, "store", wrap)
+
+
+def _break_commit_first() -> None:
+    def wrap(original: Any) -> Any:
+        def wrapped(self: Any, tp: Any, *, consumer: Any, store: Any, **others: Any) -> Any:
+            async def commit_and_store(request: Any) -> None:
+                await consumer.commit_range(tp, request.batch.next_offset, "")
+                await store(request)
+
+            original(self, tp, consumer=consumer, store=commit_and_store, **others)
+
+        return wrapped
+
+    around(partitions.PartitionLoop, "__init__", wrap)
+
+
+def _break_zombie() -> None:
+    def wrap(original: Any) -> Any:
+        async def wrapped(self: Any, *args: Any) -> None:
+            try:
+                await original(self, *args)
+            except PartitionLostError:
+                return
+
+        return wrapped
+
+    def stop(_: Any) -> Any:
+        async def wrapped(self: Any) -> None:
+            del self
+
+        return wrapped
+
+    around(Consumer, "commit_range", wrap)
+    around(partitions.PartitionLoops, "stop", stop)
+
+
+def _pass_over(kind: type[Exception]) -> None:
+    def wrap(original: Any) -> Any:
+        def wrapped(self: Any, *args: Any) -> None:
+            try:
+                original(self, *args)
+            except kind:
+                return
+
+        return wrapped
+
+    around(UsageEventWriter, "write", wrap)
+
+
+def _break_acknowledge_refused() -> None:
+    _pass_over(SinkUnavailableError)
+
+
+def _break_drop_poison() -> None:
+    _pass_over(RejectedBatchError)
+
+
+def _break_dead_letters_again() -> None:
+    def wrap(original: Any) -> Any:
+        async def wrapped(self: Any, tp: Any, rejected: Any, **others: Any) -> Any:
+            return await original(self, tp, rejected, **{**others, "is_repeat": False})
+
+        return wrapped
+
+    around(DeadLetters, "send", wrap)
+
+
+def _break_no_dead_letters() -> None:
+    def wrap(_: Any) -> Any:
+        async def wrapped(*_: Any, **__: Any) -> None:
+            return
+
+        return wrapped
+
+    around(DeadLetters, "send", wrap)
+
+
+def _break_silent_gap() -> None:
+    def wrap(original: Any) -> Any:
+        def wrapped(self: Any, *args: Any) -> list[Any]:
+            original(self, *args)
+            return []
+
+        return wrapped
+
+    around(RangeCutter, "add", wrap)
+
+
+def _break_no_duplicate_check() -> None:
+    def wrap(original: Any) -> Any:
+        def wrapped(self: Any, *args: Any) -> Any:
+            checked = original(self, *args)
+            checked.in_offset_order[:] = False
+            checked.is_duplicate[:] = False
+            return checked
+
+        return wrapped
+
+    around(seen_ids.SeenIds, "check", wrap)
+
+
+def _break_fresh_repeat() -> None:
+    def wrap(original: Any) -> Any:
+        return lambda self, *args, **kwargs: original(self, *args, **kwargs).slice(0, 0)
+
+    around(stored_events.StoredEvents, "rows", wrap)
+
+
+# --- Coordinator errors --------------------------------------------------------------------------
+
+
+def fail_at_signal() -> None:
+    """Let the group coordinator fail once at `COORDINATOR_FAULT`, with an error aiokafka parks."""
+    is_asked = threading.Event()
+    coordinators: list[Any] = []
+
+    def wrap(original: Any) -> Any:
+        async def wrapped(self: Any, *args: Any) -> Any:
+            coordinators[:] = [(self, asyncio.get_running_loop())]
+            # A commit may ask as well: its error is nobody's to park.
+            if is_asked.is_set() and asyncio.current_task() is self._coordination_task:
+                is_asked.clear()
+                raise GroupAuthorizationFailedError("made up")
+            return await original(self, *args)
+
+        return wrapped
+
+    def handle(*_: Any) -> None:
+        is_asked.set()
+        for coordinator, loop in coordinators:
+            loop.call_soon_threadsafe(coordinator.request_rejoin)
+
+    around(GroupCoordinator, "ensure_coordinator_known", wrap)
+    signal.signal(COORDINATOR_FAULT, handle)
+
+
+def ask_for_partitions_often() -> None:
+    """Let the consumer look for new partitions every few seconds."""
+
+    def wrap(original: Any) -> Any:
+        def wrapped(*args: Any) -> Any:
+            app = original(*args)
+            app.conf.consumer_metadata_max_age_ms = METADATA_AGE_MS
+            return app
+
+        return wrapped
+
+    around(worker, "create_app", wrap)
+
+
+# --- The clock, and the process ------------------------------------------------------------------
+
+
+def bend_clock(file: Path) -> None:
+    """Add the seconds that ``file`` holds to the wall clock of this process, whenever they change."""
+    offset_seconds = [0.0]
+    plain, plain_ns = time.time, time.time_ns
+    time.time = lambda: plain() + offset_seconds[0]
+    time.time_ns = lambda: plain_ns() + int(offset_seconds[0] * 1e9)
+
+    def follow() -> None:
+        while True:
+            try:
+                offset_seconds[0] = float(file.read_text() or 0)
+            except (OSError, ValueError):
+                offset_seconds[0] = 0.0
+            time.sleep(CLOCK_POLL_SECONDS)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def main() -> int:
+    """Run a worker; return its exit code."""
+    orders = Orders.load()
+    if orders.clock != Path(os.devnull):
+        bend_clock(orders.clock)
+    if orders.breakage:
+        break_on_purpose(orders.breakage)
+    watch(Boundaries(orders))
+    fail_at_signal()
+    ask_for_partitions_often()
+    try:
+        worker.run(Settings.load())
+    except (FatalError, RetryableError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    if any(os.environ.get(name) != value for name, value in ENVIRONMENT.items()):
+        os.environ.update(ENVIRONMENT)
+        os.execv(sys.executable, [sys.executable, "-m", "tests.chaos.worker"])
+    sys.exit(main())
