@@ -7,11 +7,13 @@ from datetime import UTC, datetime, timedelta
 from itertools import groupby
 
 import orjson
+from clickhouse_connect.driver.exceptions import DatabaseError
 from clickhouse_connect.driver.httpclient import HttpClient
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.structs import OffsetAndMetadata
 
 from deploy.kafka_admin import admin_client
+from deploy.local.processes import wait_until
 from sinks.reconciling import Engine, month_of
 from sinks.usage_events import UsageEventWriter
 from streams.dead_letters import HEADERS
@@ -22,6 +24,8 @@ from tests.usage_rows import Row, as_table, random_rows
 
 START = datetime(2026, 7, 31, tzinfo=UTC)
 SPAN = timedelta(days=2)
+TABLE_ALREADY_EXISTS = 57
+CHANGE_SECONDS_MAX = 30.0
 EVENT = {
     "schema_version": 1,
     "source": "synthetic",
@@ -153,9 +157,19 @@ class Books:
 
     def change(self, statement: str) -> None:
         """Change tables behind everybody's back."""
-        self.client.command(
-            statement, settings={"mutations_sync": 2, "deduplicate_insert": "disable"}
-        )
+        settings = {"mutations_sync": 2, "deduplicate_insert": "disable"}
+
+        def is_done() -> bool:
+            try:
+                self.client.command(statement, settings=settings)
+            except DatabaseError as error:
+                # Attached again while a query still uses what was detached: "Retry later".
+                if error.code != TABLE_ALREADY_EXISTS:
+                    raise
+                return False
+            return True
+
+        assert wait_until(is_done, CHANGE_SECONDS_MAX), statement
 
     def delete_records(self, partition: int, before: int) -> None:
         """Let Kafka forget records, as retention does."""

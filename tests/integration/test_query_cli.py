@@ -5,6 +5,7 @@ import io
 import json
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,22 +15,37 @@ from sinks.usage_events import UsageEventWriter
 from tests.conftest import ClickHouseAddress as Server
 from tests.conftest import environment, fresh_name, run_tokentide, tokentide
 from tests.integration.sinks_database import migrated
-from tests.usage_rows import as_table, random_rows, tokens
-
-NOW = datetime.now(UTC)
-RECENT = random_rows(30, 300, NOW - timedelta(minutes=5), timedelta(minutes=5))
-BEFORE = random_rows(31, 100, NOW - timedelta(minutes=25), timedelta(minutes=5))
+from tests.usage_rows import Row, as_table, random_rows, tokens
 
 
 @pytest.fixture(scope="module")
 def settings(clickhouse: Server) -> Iterator[dict[str, Any]]:
-    """Settings of a database with RECENT and BEFORE in it."""
+    """Settings of a database."""
     database = fresh_name("query")
-    with migrated(clickhouse, database) as client:
-        writer = UsageEventWriter(client, database)
-        for number, rows in enumerate((RECENT, BEFORE)):
-            writer.write(as_table(rows), f"t{number}")
+    with migrated(clickhouse, database):
         yield {"clickhouse_port": clickhouse.port, "clickhouse_database": database}
+
+
+@dataclass(frozen=True)
+class Live:
+    """A database of its own with rows of the last minutes, and some of those before."""
+
+    settings: dict[str, Any]
+    recent: list[Row]
+
+
+@pytest.fixture
+def live(clickhouse: Server, fresh_database: str) -> Iterator[Live]:
+    """Rows made now: what is shown is the last quarter of an hour."""
+    now = datetime.now(UTC)
+    recent = random_rows(30, 300, now - timedelta(minutes=5), timedelta(minutes=5))
+    before = random_rows(31, 100, now - timedelta(minutes=25), timedelta(minutes=5))
+    with migrated(clickhouse, fresh_database) as client:
+        writer = UsageEventWriter(client, fresh_database)
+        for number, rows in enumerate((recent, before)):
+            writer.write(as_table(rows), f"t{number}")
+        settings = {"clickhouse_port": clickhouse.port, "clickhouse_database": fresh_database}
+        yield Live(settings, recent)
 
 
 def query(settings: dict[str, Any], *arguments: str) -> str:
@@ -147,16 +163,16 @@ def test_wrong_usage() -> None:
     assert run_tokentide("query", "  ").returncode == 2
 
 
-def test_shares_once_as_json(settings: dict[str, Any]) -> None:
+def test_shares_once_as_json(live: Live) -> None:
     """The window's tokens per model equal a recount; shares sum to 1; the newest event is told."""
-    run = run_tokentide("shares", "--once", "--format", "json", "--top", "3", **settings)
+    run = run_tokentide("shares", "--once", "--format", "json", "--top", "3", **live.settings)
     assert run.returncode == 0, run.stderr
     shown = json.loads(run.stdout)
-    assert shown["tokens"] == sum(map(tokens, RECENT))
-    assert shown["requests"] == len(RECENT)
+    assert shown["tokens"] == sum(map(tokens, live.recent))
+    assert shown["requests"] == len(live.recent)
     for kind, column in (("models", "model"), ("vendors", "vendor")):
         totals: dict[str, int] = {}
-        for row in RECENT:
+        for row in live.recent:
             totals[row[column]] = totals.get(row[column], 0) + tokens(row)
         ranked = sorted((v for v in totals if v != "unknown"), key=lambda v: -totals[v])
         rest = ["other"] if ranked[3:] else []
@@ -166,13 +182,13 @@ def test_shares_once_as_json(settings: dict[str, Any]) -> None:
                 assert row["tokens"] == totals[row["value"]]
         assert abs(sum(row["share"] for row in shown[kind]) - 1) < 1e-9
         assert abs(sum(row["previous_share"] for row in shown[kind]) - 1) < 1e-9
-    newest = max(row["occurred_at"] for row in RECENT)
+    newest = max(row["occurred_at"] for row in live.recent)
     assert datetime.fromisoformat(shown["newest_event"]) == newest
 
 
-def test_shares_once_as_a_table(settings: dict[str, Any], clickhouse: Server) -> None:
+def test_shares_once_as_a_table(live: Live, clickhouse: Server) -> None:
     """Both tables, the address of the SQL endpoint, and a line to copy."""
-    run = run_tokentide("shares", "--once", **settings)
+    run = run_tokentide("shares", "--once", **live.settings)
     assert run.returncode == 0, run.stderr
     assert "acme/large" in run.stdout
     assert "tiger" in run.stdout
