@@ -135,7 +135,7 @@ def stopped_past_its_session(stage: Stage, seed: int, breakage: str) -> Verdict:
         round_.lands()
         stage.signal_worker(FIRST, signal.SIGCONT)
         if breakage:
-            until(stage.has_doubled_rows, "the harm that the worker does")
+            until(lambda: stage.has_doubled_rows(round_.begins), "the harm that the worker does")
         else:
             stage.await_ready(FIRST)
     return round_.verdict
@@ -324,7 +324,7 @@ def catalogue_changes_in_a_repeat(stage: Stage, seed: int, breakage: str) -> Ver
             stage.sql(str(statement))
         stage.workers.pop(FIRST)
         for model in ("openai/gpt-4o", "openai/gpt-4o-mini", "anthropic/claude-3.5-haiku"):
-            edit = ("catalogue", "edit", model, f"vendor=vendor-{seed}")
+            edit = ("catalogue", "edit", model, f"vendor=vendor-{round_.ledger.name}")
             done = run_tokentide(*edit, **stage.settings)
             assert done.returncode == 0, done.stderr
         stage.start_worker(FIRST, Orders(breakage=breakage))

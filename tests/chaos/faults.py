@@ -5,7 +5,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sinks.clickhouse import RETRYABLE_CODES
 from tests.chaos.proxy import (
@@ -26,6 +26,9 @@ GREEN_SECONDS_MAX = 60.0
 RETRIES = "tokentide_sink_retries_total"
 LAG = "tokentide_consumer_lag_records"
 CALL_SECONDS_MAX = 0.05
+UNNOTICED_TIMES = 3
+FIRST_LINE = 0.02
+"""Part of an answer that is within its first line."""
 Act = Callable[[Stage], None]
 
 
@@ -34,7 +37,8 @@ class Fault:
     """Something that goes wrong until it is healed, with every worker running.
 
     Attributes:
-        reason: Part of the reason that /readyz must give.
+        reason: Part of the reason that /readyz must give; ``""`` if the worker does not notice, nor need
+            to: then the fault is healed when it has struck some times.
         metric: Must grow while it lasts; ``""`` where there is none.
     """
 
@@ -63,12 +67,16 @@ def suffer(stage: Stage, fault: Fault, slots: Sequence[str]) -> Told:
         GaveUpError: If it is not told, or not over, in time.
     """
     stage.await_ready(*slots)
+    hits = sum(stage.proxy.hits.values())
     before = {slot: stage.metric(slot, fault.metric) for slot in slots}
     began = time.monotonic()
     fault.hurt(stage)
     told: list[str] = []
 
     def is_told() -> bool:
+        if not fault.reason:
+            told[:] = slots[:1]
+            return sum(stage.proxy.hits.values()) >= hits + UNNOTICED_TIMES
         for slot in slots:
             status, reasons = stage.readiness(slot)
             if status == 503 and any(fault.reason in each for each in reasons):
@@ -103,12 +111,19 @@ def refused_with(code: int) -> Fault:
 
 def cut_request(part: float) -> Fault:
     """The connection ends after a part of the request."""
-    return _by_rule(f"request cut at {part:.0%}", Rule(CUT_REQUEST, part=part))
+    return _by_rule(f"request cut at {part:.4%}", Rule(CUT_REQUEST, part=part))
 
 
 def cut_answer(part: float) -> Fault:
-    """The connection ends after a part of the answer: the insert has landed."""
-    return _by_rule(f"answer cut at {part:.0%}", Rule(CUT_ANSWER, part=part))
+    """The connection ends within the answer's first line: the insert has landed, nobody says so."""
+    assert part <= FIRST_LINE
+    return _by_rule(f"answer cut at {part:.2%}", Rule(CUT_ANSWER, part=part))
+
+
+def cut_late(part: float) -> Fault:
+    """The connection ends after the line of the answer that says that the insert has landed."""
+    name = f"answer cut after its first line, at {part:.2%}"
+    return replace(_by_rule(name, Rule(CUT_ANSWER, part=part), ""), metric="")
 
 
 SILENT = _by_rule("request held, no answer", Rule(HOLD_REQUEST, inserts_only=False))
@@ -189,8 +204,9 @@ def quick(random_: random.Random) -> list[Fault]:
     """Return one of each kind that is over within seconds."""
     return [
         *map(refused_with, (0, *RETRYABLE_CODES)),
-        *(cut_request(part) for part in (0.0, 0.0005, random_.random(), 0.9999)),
-        *(cut_answer(part) for part in (0.0, random_.random(), 0.99)),
+        *(cut_request(part) for part in (0.0, 0.0005, random_.uniform(0.01, 0.99), 0.9999)),
+        *(cut_answer(part) for part in (0.0, FIRST_LINE)),
+        *(cut_late(part) for part in (random_.uniform(0.2, 0.8), 0.99)),
         RESETS,
         NOBODY_LISTENS,
     ]

@@ -116,7 +116,7 @@ def _faults(steps: Steps) -> str:
 
 def _grouped(name: str) -> str:
     """Return the name of a fault without the place of a cut, which is drawn."""
-    return name.split(" at ")[0] if " cut at " in name else name
+    return name.rpartition(" at ")[0].rstrip(",") if " cut " in name else name
 
 
 def _stories(steps: Steps) -> str:

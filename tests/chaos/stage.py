@@ -296,10 +296,12 @@ class Stage:
         ((rows, *rollups),) = self.sql(f"SELECT (SELECT count() FROM usage_events), {sums}")
         return any(each != rows for each in rollups)
 
-    def has_doubled_rows(self) -> bool:
-        """Return whether a place of the usage topic has two rows."""
+    def has_doubled_rows(self, begins: Mapping[int, int]) -> bool:
+        """Return whether a place of the usage topic from ``begins`` on has two rows."""
         places = "uniqExact(kafka_partition, kafka_offset)"
-        ((doubled,),) = self.sql(f"SELECT count() > {places} FROM usage_events")
+        ((doubled,),) = self.sql(
+            f"SELECT count() > {places} FROM usage_events WHERE {_since(begins)}"
+        )
         return bool(doubled)
 
     # --- Offsets ---
@@ -358,12 +360,11 @@ class Stage:
 
     def places(self, begins: Mapping[int, int]) -> set[tuple[int, int]]:
         """Return partition and offset of what is in the tables from ``begins`` on."""
-        where = " OR ".join(
-            f"(kafka_partition = {p} AND kafka_offset >= {offset})" for p, offset in begins.items()
-        )
         found: set[tuple[int, int]] = set()
         for table in ("usage_events", "usage_duplicates"):
-            rows = self.sql(f"SELECT kafka_partition, kafka_offset FROM {table} WHERE {where}")
+            rows = self.sql(
+                f"SELECT kafka_partition, kafka_offset FROM {table} WHERE {_since(begins)}"
+            )
             found |= {(int(str(row[0])), int(str(row[1]))) for row in rows}
         return found
 
@@ -386,6 +387,12 @@ class Stage:
             reasons = {slot: self.readiness(slot) for slot in self.workers}
             logs = {slot: last_lines(each.log, 3) for slot, each in self.workers.items()}
             raise GaveUpError(f"{error}; lag {self.lag()}, {reasons}, {logs}") from None
+
+
+def _since(begins: Mapping[int, int]) -> str:
+    return " OR ".join(
+        f"(kafka_partition = {p} AND kafka_offset >= {offset})" for p, offset in begins.items()
+    )
 
 
 def _offsets(admin: Any, topic: str, spec: Any) -> dict[int, int]:
