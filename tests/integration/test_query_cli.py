@@ -102,12 +102,12 @@ def test_parameters_are_bound(settings: dict[str, Any]) -> None:
     assert json.loads(out) == [{"a": "it's; DROP", "b": 42}]
 
 
-def test_sql_from_standard_input(settings: dict[str, Any]) -> None:
+def test_sql_from_standard_input(live: Live) -> None:
     """A dash reads the SQL from standard input."""
     run = subprocess.run(
         tokentide("query", "-", "--format", "csv"),
         input="SELECT count() AS n\nFROM usage_events -- all\n",
-        env=environment(**settings),
+        env=environment(**live.settings),
         capture_output=True,
         text=True,
         check=False,
