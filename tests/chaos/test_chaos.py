@@ -1,4 +1,4 @@
-"""The short form: each kill point, a handful of other faults, and each breakage seen failing.
+"""The short form (``make chaostest``): each kill point, a handful of other faults, and each breakage seen failing.
 
 ``make chaos`` is the long form (run.py), with the same parts.
 """
