@@ -137,6 +137,8 @@ def stopped_past_its_session(stage: Stage, seed: int, breakage: str) -> Verdict:
         stage.signal_worker(FIRST, signal.SIGCONT)
         if breakage:
             until(lambda: stage.has_doubled_rows(round_.begins), "the harm that the worker does")
+            stage.kill_worker(FIRST)
+            stage.start_worker(FIRST)
         else:
             stage.await_ready(FIRST)
     return round_.verdict
