@@ -138,7 +138,9 @@ def stopped_past_its_session(stage: Stage, seed: int, breakage: str) -> Verdict:
         if breakage:
             until(lambda: stage.has_doubled_rows(round_.begins), "the harm that the worker does")
             stage.kill_worker(FIRST)
-            stage.start_worker(FIRST)
+            stage.kill_worker(SECOND)
+            stage.start_worker(FIRST, Orders(breakage=breakage))
+            stage.forget_members(keep=(FIRST,))
         else:
             stage.await_ready(FIRST)
     return round_.verdict
