@@ -11,6 +11,7 @@ from sinks.clickhouse import RETRYABLE_CODES
 from tests.chaos.proxy import (
     ANSWER,
     CALL,
+    CALL_AFTER,
     CUT_ANSWER,
     CUT_REQUEST,
     HOLD_ANSWER,
@@ -27,6 +28,7 @@ RETRIES = "tokentide_sink_retries_total"
 LAG = "tokentide_consumer_lag_records"
 CALL_SECONDS_MAX = 0.05
 UNNOTICED_TIMES = 3
+REPEATS = 6
 FIRST_LINE = 0.02
 """Part of an answer that is within its first line."""
 Act = Callable[[Stage], None]
@@ -173,15 +175,38 @@ def engine_killed(after_seconds: float) -> Fault:
         stage.proxy.set(kill)
         until(lambda: process.poll() is not None, "the engine dead")
 
-    def heal(stage: Stage) -> None:
-        # Nobody repeats anything before it has been looked at.
-        stage.proxy.refuse()
-        stage.proxy.lift()
-        stage.start_engine()
-        stage.torn += stage.is_behind_rollup()
-        stage.proxy.accept()
+    return Fault("clickhouse killed during an insert", hurt, _heal_engine, "clickhouse: ", RETRIES)
 
-    return Fault("clickhouse killed during an insert", hurt, heal, "clickhouse: ", RETRIES)
+
+def _heal_engine(stage: Stage) -> None:
+    # Nobody repeats anything before it has been looked at.
+    stage.proxy.refuse()
+    stage.proxy.lift()
+    stage.start_engine()
+    stage.torn += stage.is_behind_rollup()
+    stage.proxy.accept()
+
+
+def _hang_and_die(stage: Stage) -> None:
+    """Hang until inserts are repeated; go on with originals and repeats, die at the first answer."""
+    assert stage.engine.process is not None
+    process = stage.engine.process
+    hits, inserts = stage.proxy.hits[CALL_AFTER], stage.proxy.inserts
+    os.kill(process.pid, signal.SIGSTOP)
+    until(lambda: stage.proxy.inserts >= inserts + REPEATS, "inserts that are repeated")
+    stage.proxy.set(Rule(CALL_AFTER, call=process.kill))
+    os.kill(process.pid, signal.SIGCONT)
+    until(lambda: process.poll() is not None, "the engine dead")
+    assert stage.proxy.hits[CALL_AFTER] > hits
+
+
+ENGINE_HANGS_AND_DIES = Fault(
+    "clickhouse hung, killed as it answers the repeats",
+    _hang_and_die,
+    _heal_engine,
+    "clickhouse: ",
+    RETRIES,
+)
 
 
 BROKER_PAUSED = Fault(
@@ -219,6 +244,7 @@ def slow(random_: random.Random) -> list[Fault]:
         ANSWER_HELD,
         ENGINE_PAUSED,
         *(engine_killed(random_.uniform(0, CALL_SECONDS_MAX)) for _ in range(3)),
+        ENGINE_HANGS_AND_DIES,
         BROKER_PAUSED,
         BROKER_KILLED,
     ]

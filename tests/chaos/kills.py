@@ -36,7 +36,7 @@ REPEATED_MAX = {
     "before_confirmation": 2,
     "after_confirmation": 2,
     "while_stopping": 1,
-    **dict.fromkeys(POISON_POINTS, 1),
+    **dict.fromkeys((*POISON_POINTS, *IDLE_POINTS), 1),
 }
 """Highest crossing of points that a process crosses seldom; else `CROSSINGS_MAX`."""
 CROSSINGS_MAX = 3
@@ -44,7 +44,7 @@ MISSED_SECONDS = 6.0
 """A worker that has not come to its point by then is killed where it is."""
 RANDOM_SECONDS_MAX = 3.0
 TOO_MANY_PARTS = 252
-POISON_SHARE = 0.0003
+POISON_SHARE = 0.001
 
 
 @dataclass(frozen=True)

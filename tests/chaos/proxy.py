@@ -25,7 +25,8 @@ HOLD_ANSWER = "hold answer"
 RESET = "reset"
 ANSWER = "answer"
 CALL = "call"
-KINDS = (CUT_REQUEST, CUT_ANSWER, HOLD_REQUEST, HOLD_ANSWER, RESET, ANSWER, CALL)
+CALL_AFTER = "call after the answer"
+KINDS = (CUT_REQUEST, CUT_ANSWER, HOLD_REQUEST, HOLD_ANSWER, RESET, ANSWER, CALL, CALL_AFTER)
 HEAD_BYTES_MAX = 1 << 20
 CHUNK_BYTES = 1 << 18
 T = TypeVar("T")
@@ -38,7 +39,8 @@ class Rule:
     Attributes:
         kind: Of `KINDS`. Cuts end both connections after ``part`` of the request or the answer;
             holds keep the request, or its answer, until the rule is lifted; an answer comes in
-            ClickHouse's place with error ``code``; a call runs ``call`` while ClickHouse works.
+            ClickHouse's place with error ``code``; a call runs ``call`` while ClickHouse works, or as
+            soon as its answer has been passed on.
         part: How much gets through a cut, 0 to 1.
         code: ClickHouse's error code; 0 is an HTTP status 503 without one.
         marker: Only inserts of Arrow rows of which an ``event_id`` starts with these bytes.
@@ -157,6 +159,8 @@ class Proxy:
                     return
                 writer.write(answer[: _cut(rule, CUT_ANSWER, answer)])
                 await writer.drain()
+                if rule is not None and rule.kind == CALL_AFTER:
+                    rule.call()
                 if rule is not None and rule.kind == CUT_ANSWER:
                     return
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
