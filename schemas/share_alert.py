@@ -3,7 +3,6 @@
 One record per transition of an alert. ``schemas/share_alert/v1.json`` is the same as a JSON Schema.
 """
 
-import hashlib
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +13,6 @@ import orjson
 
 SCHEMA_FILE = Path(__file__).parent / "share_alert" / "v1.json"
 SCHEMA_VERSION = 1
-ID_CHARS = 16
 
 Kind = Literal[
     "share_change",
@@ -28,7 +26,8 @@ Kind = Literal[
 State = Literal["firing", "resolved", "rebaselined", "suppressed"]
 Direction = Literal["up", "down", ""]
 Cause = Literal["own_volume", "others_volume", "own_and_others", "tokens_per_request", ""]
-OPEN_STATE: State = "firing"
+ON_STATES: tuple[State, ...] = ("firing", "suppressed")
+"""States of an alert that has not ended; ``suppressed`` is on, but another alert explains it."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +136,7 @@ class ShareAlert:
     """One transition of an alert.
 
     Attributes:
-        alert_id: The same for all transitions of an alert.
+        alert_id: 32 hexadecimal digits, the same for all transitions of an alert.
         version: Number of the transition, from 1. ``(alert_id, version)`` never changes.
         since: ISO 8601 UTC: start of the first five minutes of the change.
         at: ISO 8601 UTC: end of the five minutes that made the transition.
@@ -180,9 +179,9 @@ class ShareAlert:
         return self.kind, self.dimension, self.value, self.direction, self.rule
 
     @property
-    def is_open(self) -> bool:
-        """Whether it fires."""
-        return self.state == OPEN_STATE
+    def is_on(self) -> bool:
+        """Whether it has not ended."""
+        return self.state in ON_STATES
 
     @property
     def idempotency_key(self) -> str:
@@ -196,14 +195,6 @@ class ShareAlert:
     @property
     def at_ms(self) -> int:
         return epoch_ms(self.at)
-
-
-def alert_id(
-    kind: str, dimension: str, value: str, direction: str, since_ms: int, rule: str = ""
-) -> str:
-    """Return the identifier of an alert: it depends on what it is about and since when, only."""
-    parts = [kind, dimension, value, direction, str(since_ms), *([rule] if rule else [])]
-    return hashlib.sha256("\x00".join(parts).encode()).hexdigest()[:ID_CHARS]
 
 
 def encode(alert: ShareAlert) -> bytes:

@@ -149,7 +149,6 @@ class Explainer:
         parameters = {"from_ms": from_ms, "since_ms": since_ms, "to_ms": to_ms, **values}
         before, after = self._sums(question, condition, parameters)
         totals = _denominators(question, before, after)
-        measure = "requests" if question.is_of_requests else "tokens"
         breakdowns = self._breakdowns(question, condition, parameters, totals)
         share_before, share_after = (
             _ratio(sums.requests if question.is_of_requests else sums.tokens, total)
@@ -163,7 +162,7 @@ class Explainer:
             before_from=iso(from_ms),
             after_from=iso(since_ms),
             after_to=iso(to_ms),
-            measure=measure,
+            measure="requests" if question.is_of_requests else "tokens",
             share_before=share_before,
             share_after=share_after,
             own_before=own[0],
