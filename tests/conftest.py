@@ -1,5 +1,6 @@
 """Real parts for tests: a Kafka broker and a ClickHouse engine, each started once per session."""
 
+import itertools
 import os
 import secrets
 import subprocess
@@ -17,13 +18,15 @@ import orjson
 import pytest
 
 from deploy.kafka_admin import admin_client, kafka_answers
-from deploy.local.processes import Child, free_port, last_lines
+from deploy.local.processes import Child, last_lines, port_is_free
 
 START_SECONDS_MAX = 180.0
 """Longest wait for a part; the first start on a machine downloads Kafka's jars."""
 STOP_SECONDS_MAX = 30.0
 STACK_STOP_SECONDS_MAX = 120.0
 PROJECT = Path(__file__).parent.parent
+FIRST_PORT, PORTS = 10_000, 20_000
+_ports = itertools.count(secrets.randbelow(PORTS))
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,17 @@ class ClickHouseAddress:
     writer_password: str
     reader_user: str
     reader_password: str
+
+
+def free_port() -> int:
+    """Return a port that nothing listens on, another one each time.
+
+    None that Linux gives to connections or to who asks for any port: a part that is started later,
+    or once more, finds it free though other tests run beside it.
+    """
+    while not port_is_free(port := FIRST_PORT + next(_ports) % PORTS):
+        pass
+    return port
 
 
 def tokentide(*arguments: str) -> list[str]:

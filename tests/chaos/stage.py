@@ -19,7 +19,7 @@ from kafka.admin import MemberToRemove, OffsetSpec
 from kafka.structs import OffsetAndMetadata
 
 from deploy.kafka_admin import admin_client, kafka_answers
-from deploy.local.processes import LOOPBACK, Child, free_port, last_lines
+from deploy.local.processes import LOOPBACK, Child, last_lines
 from schemas.errors import RetryableError
 from schemas.topics import USAGE_TOPIC
 from sinks.clickhouse import ClickHouseAddress, connect
@@ -27,7 +27,7 @@ from streams.settings import PREFIX, Settings
 from tests.chaos.nursery import Nursery
 from tests.chaos.orders import VARIABLE, Orders
 from tests.chaos.proxy import Proxy
-from tests.conftest import environment, http_answers, run_tokentide, tokentide
+from tests.conftest import environment, free_port, http_answers, run_tokentide, tokentide
 
 GROUP = "tokentide-store-usage"
 START_SECONDS_MAX = 180.0

@@ -10,9 +10,9 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from deploy.kafka_admin import kafka_answers
-from deploy.local.processes import Child, free_port, wait_until
+from deploy.local.processes import Child, wait_until
 from schemas.topics import DEAD_LETTER_TOPIC, USAGE_TOPIC
-from tests.conftest import environment, running, tokentide
+from tests.conftest import environment, free_port, running, tokentide
 from tests.fuzz.mutating import Mutator
 from tests.integration.test_worker import Parts, working
 

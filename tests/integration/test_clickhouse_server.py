@@ -21,8 +21,15 @@ import requests
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError, StreamFailureError
 
-from deploy.local.processes import Child, free_port, wait_until
-from tests.conftest import ClickHouseAddress, environment, http_answers, running, tokentide
+from deploy.local.processes import Child, wait_until
+from tests.conftest import (
+    ClickHouseAddress,
+    environment,
+    free_port,
+    http_answers,
+    running,
+    tokentide,
+)
 
 ROLLUP = [
     "CREATE TABLE {db}.raw (k String, v UInt64) ENGINE = MergeTree ORDER BY k"

@@ -17,7 +17,6 @@ from kafka.structs import OffsetAndMetadata
 from structlog.testing import capture_logs
 
 from deploy.kafka_admin import admin_client, ensure_topics, kafka_answers
-from deploy.local.processes import free_port
 from deploy.self_check.all_checks import diagnose, refuse_unsafe, require_safe
 from deploy.self_check.check import Check, State
 from deploy.self_check.clickhouse import clickhouse_checks
@@ -30,7 +29,7 @@ from sinks.usage_events import UsageEventWriter
 from streams.delivery import declare
 from streams.settings import Settings
 from tests.conftest import ClickHouseAddress as Server
-from tests.conftest import fresh_name, http_answers, run_tokentide, running, tokentide
+from tests.conftest import free_port, fresh_name, http_answers, run_tokentide, running, tokentide
 from tests.integration.sinks_database import client_at, migrated, one_of, verify, writer_at
 from tests.integration.test_sinks_usage_events import START
 from tests.integration.write_schema import schema_of

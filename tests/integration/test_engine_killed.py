@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from deploy.local.processes import Child, free_port
+from deploy.local.processes import Child
 from schemas.errors import SinkUnavailableError
 from sinks.clickhouse import ClickHouseAddress, connect
 from sinks.migrate import migrate
 from sinks.usage_events import UsageEventWriter
-from tests.conftest import environment, http_answers, tokentide
+from tests.conftest import environment, free_port, http_answers, tokentide
 from tests.integration.test_worker import wait_for
 from tests.usage_rows import as_table, random_rows
 

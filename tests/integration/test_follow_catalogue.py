@@ -14,10 +14,9 @@ from structlog.testing import capture_logs
 from agents.follow_catalogue import REFUSED, CatalogueFollower
 from deploy.cli.catalogue_topic import read_values, write_values
 from deploy.kafka_admin import kafka_answers
-from deploy.local.processes import free_port
 from schemas.catalogue import Catalogue, Model, encode_model, load_shipped
 from schemas.errors import ConfigurationError, RetryableError
-from tests.conftest import run_tokentide, running, tokentide
+from tests.conftest import free_port, run_tokentide, running, tokentide
 
 WAIT_SECONDS_MAX = 60.0
 

@@ -14,10 +14,10 @@ from kafka import TopicPartition as PythonTopicPartition
 from kafka.errors import KafkaError
 
 from deploy.kafka_admin import admin_client, ensure_topics, kafka_answers
-from deploy.local.processes import free_port, wait_until
+from deploy.local.processes import wait_until
 from schemas.errors import ConfigurationError, RetryableError
 from schemas.topics import TOPICS, Topic
-from tests.conftest import fresh_name, run_tokentide, running, tokentide
+from tests.conftest import free_port, fresh_name, run_tokentide, running, tokentide
 
 VALUES = [b'{"n":%d}' % n for n in range(1000)]
 

@@ -19,11 +19,11 @@ from kafka.future import Future
 
 from deploy.cli import produce as module
 from deploy.cli.produce import CLOSE_SECONDS_MAX, WAITING_RECORDS_MAX, Sending
-from deploy.local.processes import free_port, wait_until
+from deploy.local.processes import wait_until
 from schemas.producers_page import PAGE_FILE
 from schemas.topics import USAGE_TOPIC
 from schemas.usage_event import VALUE_BYTES_MAX, decode
-from tests.conftest import environment, tokentide
+from tests.conftest import environment, free_port, tokentide
 from tests.unit.test_validate import event
 
 Topic = Callable[..., str]

@@ -12,8 +12,7 @@ from clickhouse_connect.driver.httpclient import HttpClient
 
 from deploy.cli.main import LazyCommands
 from deploy.kafka_admin import kafka_answers
-from deploy.local.processes import free_port
-from tests.conftest import run_tokentide, running, tokentide
+from tests.conftest import free_port, run_tokentide, running, tokentide
 from tests.integration.test_worker import Parts, wait_for, working
 
 

@@ -15,14 +15,14 @@ from kafka.partitioner.default import murmur2
 
 from deploy.cli.replay import history_of
 from deploy.kafka_admin import ensure_topics, kafka_answers
-from deploy.local.processes import free_port, wait_until
+from deploy.local.processes import wait_until
 from deploy.local.published import openrouter_days
 from deploy.local.replay import resume
 from deploy.local.replay.openrouter import scaled_tokens
 from deploy.local.simulator.publisher import Publisher
 from deploy.local.simulator.records_file import read_records
 from schemas.topics import USAGE_TOPIC
-from tests.conftest import environment, run_tokentide, running, tokentide
+from tests.conftest import environment, free_port, run_tokentide, running, tokentide
 
 PARTITIONS = 4
 

@@ -17,9 +17,9 @@ import pytest
 from kafka import KafkaProducer
 
 from deploy.kafka_admin import kafka_answers
-from deploy.local.processes import Child, free_port
+from deploy.local.processes import Child
 from schemas.topics import USAGE_TOPIC
-from tests.conftest import environment, http_answers, run_tokentide, running, tokentide
+from tests.conftest import environment, free_port, http_answers, run_tokentide, running, tokentide
 
 WAIT_SECONDS = 60.0
 

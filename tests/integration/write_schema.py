@@ -8,9 +8,15 @@ from pathlib import Path
 import orjson
 from clickhouse_connect.driver.httpclient import HttpClient
 
-from deploy.local.processes import free_port
 from deploy.self_check.schema import SCHEMA_FILE, read_tables
-from tests.conftest import ClickHouseAddress, fresh_name, http_answers, running, tokentide
+from tests.conftest import (
+    ClickHouseAddress,
+    free_port,
+    fresh_name,
+    http_answers,
+    running,
+    tokentide,
+)
 from tests.integration.sinks_database import migrated
 
 
