@@ -1,0 +1,210 @@
+"""Panes of a landed range: sums per ten seconds of event time and value, in one pass per dimension."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from schemas.panes import (
+    DIMENSIONS,
+    MEASURES,
+    PAIR_SEPARATOR,
+    PANE_MS,
+    PANES,
+    RANK_BITS,
+    REGISTERS,
+    UNKNOWN,
+)
+
+Int64s = npt.NDArray[np.int64]
+UInt64s = npt.NDArray[np.uint64]
+
+ENTRY_BITS = 16
+HASH_BITS = 53
+"""Of the mixed hash, behind the 11 lowest: what a double holds exactly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Coded:
+    """Values of a dimension: row ``i`` has ``values[codes[i]]``."""
+
+    codes: Int64s
+    values: Sequence[str]
+
+
+def count_panes(
+    rows: pa.Table, *, dimensions: Sequence[str], tokens_cap: int, oldest_ms: int
+) -> tuple[pa.Table, int]:
+    """Return the panes of rows, and how many rows were too old for one.
+
+    Args:
+        rows: Rows of usage_events, all of which have landed.
+        dimensions: Of `DIMENSIONS`.
+        tokens_cap: More tokens of one request do not count as ``tokens_capped``.
+        oldest_ms: Rows of earlier event times belong to no pane; epoch milliseconds.
+
+    Returns:
+        A table in the form of `PANES`, in the order of dimension, pane and value.
+    """
+    too_late = 0
+    occurred_at_ms = _numbers(rows, "occurred_at")
+    keep = occurred_at_ms >= oldest_ms
+    if not keep.all():
+        too_late = int(len(keep) - keep.sum())
+        rows = rows.filter(pa.array(keep))
+        occurred_at_ms = occurred_at_ms[keep]
+    if not rows.num_rows:
+        return PANES.empty_table(), too_late
+    starts, pane_of = _panes_of(occurred_at_ms)
+    measures = _measures(rows, tokens_cap)
+    entries, has_user = _user_entries(rows)
+    tables = []
+    for dimension in dimensions:
+        coded = _coded(rows, dimension)
+        group = pane_of * len(coded.values) + coded.codes
+        tables.append(_grouped(dimension, starts, coded, group, measures, entries, has_user))
+    return pa.concat_tables(tables).unify_dictionaries().combine_chunks(), too_late
+
+
+def _panes_of(occurred_at_ms: Int64s) -> tuple[Int64s, Int64s]:
+    """Return the starts of panes, and for each row which of them it is in."""
+    panes = occurred_at_ms // PANE_MS
+    first = int(panes.min())
+    if int(panes.max()) - first < len(panes):
+        starts = np.arange(first, int(panes.max()) + 1, dtype=np.int64)
+        return starts * PANE_MS, panes - first
+    starts, pane_of = np.unique(panes, return_inverse=True)
+    return starts * PANE_MS, pane_of.astype(np.int64)
+
+
+def _measures(rows: pa.Table, tokens_cap: int) -> list[Int64s]:
+    """Return what each row adds to `MEASURES`."""
+    prompt, completion = _numbers(rows, "tokens_prompt"), _numbers(rows, "tokens_completion")
+    capped = np.minimum(prompt + completion, tokens_cap)
+    return [
+        np.ones(rows.num_rows, dtype=np.int64),
+        prompt,
+        completion,
+        _numbers(rows, "tokens_reasoning"),
+        _numbers(rows, "tokens_cached"),
+        _numbers(rows, "cost_nanousd"),
+        _equals(rows, "tool_use", "called"),
+        1 - _equals(rows, "status", "ok"),
+        capped,
+        capped * capped,
+    ]
+
+
+def _numbers(rows: pa.Table, name: str) -> Int64s:
+    """Return a column as integers, unknown as 0."""
+    column = rows[name].combine_chunks().cast(pa.int64()).fill_null(0)
+    numbers: Int64s = column.to_numpy(zero_copy_only=False)
+    return numbers
+
+
+def _equals(rows: pa.Table, name: str, text: str) -> Int64s:
+    coded = _text(rows, name)
+    return np.array([value == text for value in coded.values], dtype=np.int64)[coded.codes]
+
+
+def _text(rows: pa.Table, name: str) -> Coded:
+    column = rows[name].unify_dictionaries().combine_chunks()
+    codes = column.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    return Coded(codes, column.dictionary.to_pylist())
+
+
+def _coded(rows: pa.Table, dimension: str) -> Coded:
+    """Return the values of a dimension; a pair with an unknown part is unknown."""
+    names = DIMENSIONS[dimension]
+    if len(names) == 1:
+        return _text(rows, names[0])
+    first, second = (_text(rows, name) for name in names)
+    values = [pair_value(a, b) for a in first.values for b in second.values]
+    # Equal texts share a code: all that are unknown.
+    code_of = {value: code for code, value in reversed(list(enumerate(values)))}
+    shared = np.array([code_of[value] for value in values], dtype=np.int64)
+    return Coded(shared[first.codes * len(second.values) + second.codes], values)
+
+
+def pair_value(first: str, second: str) -> str:
+    """Return the value of a dimension of two columns."""
+    return UNKNOWN if UNKNOWN in (first, second) else f"{first}{PAIR_SEPARATOR}{second}"
+
+
+def mixed(hashes: UInt64s) -> UInt64s:
+    """Return hashes with their bits mixed: the same as ClickHouse's ``intHash64``.
+
+    The finalizer of MurmurHash3 (public domain), behind ClickHouse's constant. Producers hash users
+    in their own way; a sketch needs bits that are even.
+    """
+    bits = hashes ^ np.uint64(0x4CF2D2BAAE6DA887)
+    bits ^= bits >> np.uint64(33)
+    bits *= np.uint64(0xFF51AFD7ED558CCD)
+    bits ^= bits >> np.uint64(33)
+    bits *= np.uint64(0xC4CEB9FE1A85EC53)
+    bits ^= bits >> np.uint64(33)
+    return bits
+
+
+def user_entries(hashes: UInt64s) -> Int64s:
+    """Return the sketch entry of each user: register and rank, see `schemas.panes`."""
+    bits = mixed(hashes)
+    register = (bits & np.uint64(REGISTERS - 1)).astype(np.int64)
+    lengths = np.frexp((bits >> np.uint64(64 - HASH_BITS)).astype(np.float64))[1]
+    rank: Int64s = HASH_BITS + 1 - lengths.astype(np.int64)
+    return register << RANK_BITS | rank
+
+
+def _user_entries(rows: pa.Table) -> tuple[Int64s, npt.NDArray[np.bool_]]:
+    users = rows["user_hash"].combine_chunks()
+    has_user = users.is_valid().to_numpy(zero_copy_only=False)
+    return user_entries(users.drop_null().to_numpy(zero_copy_only=False)), has_user
+
+
+def highest_ranks(keys: Int64s) -> Int64s:
+    """Return, of keys that end in a rank, the highest of each register; sorted."""
+    keys = np.sort(keys)
+    last = np.ones(len(keys), dtype=np.bool_)
+    last[:-1] = np.diff(keys >> RANK_BITS) != 0
+    return keys[last]
+
+
+def _grouped(
+    dimension: str,
+    starts: Int64s,
+    coded: Coded,
+    group: Int64s,
+    measures: Sequence[Int64s],
+    entries: Int64s,
+    has_user: npt.NDArray[np.bool_],
+) -> pa.Table:
+    """Return the panes of one dimension; ``group`` is pane times values plus value."""
+    size = len(starts) * len(coded.values)
+    if size > 4 * len(group):
+        groups, group = np.unique(group, return_inverse=True)
+    else:
+        groups = np.arange(size, dtype=np.int64)
+    sums = np.zeros((len(MEASURES), len(groups)), dtype=np.int64)
+    for into, values in zip(sums, measures, strict=True):
+        np.add.at(into, group, values)
+    users = highest_ranks(group[has_user] << ENTRY_BITS | entries)
+    present = np.flatnonzero(sums[0])
+    ends = np.searchsorted(users >> ENTRY_BITS, present, side="right")
+    pane, value = np.divmod(groups[present], len(coded.values))
+    columns = {
+        "dimension": pa.DictionaryArray.from_arrays(
+            pa.array(np.zeros(len(present), dtype=np.int32)), pa.array([dimension])
+        ),
+        "pane_ms": pa.array(starts[pane]),
+        "value": pa.DictionaryArray.from_arrays(
+            pa.array(value.astype(np.int32)), pa.array(coded.values, pa.utf8())
+        ),
+        **{name: pa.array(sums[at][present]) for at, name in enumerate(MEASURES)},
+        "users": pa.ListArray.from_arrays(
+            pa.array(np.concatenate([[0], ends]).astype(np.int32)),
+            pa.array((users & ((1 << ENTRY_BITS) - 1)).astype(np.uint16)),
+        ),
+    }
+    return pa.table(columns, schema=PANES)
