@@ -1,7 +1,11 @@
 """A closed window of one dimension, as it comes from topic llm-shares-v1."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import msgspec
 import numpy as np
+import pyarrow as pa
 
 from schemas.errors import Reason, RecordError
 from streams.detection import BIN_MS, Bin
@@ -101,3 +105,46 @@ def as_bin(window: ShareWindow) -> Bin:
         errors=column("errors"),
         is_complete=window.is_complete,
     )
+
+
+def windows_of(table: pa.Table) -> Iterator[ShareWindow]:
+    """Yield the windows of a table in the form of `sinks.share_bins`; slow, for few."""
+    for row in table.to_pylist():
+        yield ShareWindow(version=VERSION, watermark_ms=0, **row)
+
+
+def bins_of(table: pa.Table) -> Iterator[Bin]:
+    """Yield the bins of a table in the form of `sinks.share_bins`, in its order."""
+    plain = {
+        name: table[name].to_pylist() for name in ("dimension", "window_end_ms", "is_complete")
+    }
+    values, offsets = _lists(table, "values")
+    names = values.to_pylist()
+    columns = {
+        name: _lists(table, name)[0].cast(pa.float64()).to_numpy(zero_copy_only=False)
+        for name in COLUMNS
+    }
+    tokens = columns["tokens_prompt"] + columns["tokens_completion"]
+    for at in range(table.num_rows):
+        part = slice(offsets[at], offsets[at + 1])
+        yield Bin(
+            dimension=plain["dimension"][at],
+            end_ms=plain["window_end_ms"][at],
+            values=tuple(names[part]),
+            requests=columns["requests"][part],
+            tokens=tokens[part],
+            tokens_capped=columns["tokens_capped"][part],
+            tokens_capped_squared=columns["tokens_capped_squared"][part],
+            users=columns["users"][part],
+            errors=columns["errors"][part],
+            is_complete=plain["is_complete"][at],
+        )
+
+
+def _lists(table: pa.Table, name: str) -> tuple[Any, Any]:
+    """Return the entries of a column of lists, one after the other, and where each list begins."""
+    column = table[name].combine_chunks()
+    if isinstance(column, pa.ChunkedArray):
+        column = pa.concat_arrays(column.chunks) if column.chunks else pa.array([], column.type)
+    lengths = column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
+    return column.flatten(), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
