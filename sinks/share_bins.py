@@ -26,6 +26,12 @@ COLUMNS = (
     "users",
 )
 
+_PLAIN = {
+    "dimension": "toString(dimension) AS dimension",
+    "values": "CAST(values, 'Array(String)') AS values",
+}
+"""Arrow has low-cardinality text as dictionaries, which differ from block to block."""
+
 
 class QueryClient(Protocol):
     """What is needed of clickhouse-connect's client."""
@@ -48,7 +54,7 @@ class ShareBins:
     def read(
         self, dimensions: Sequence[str], window_seconds: int, from_ms: int, to_ms: int
     ) -> pa.Table:
-        """Return windows in the order of their ends, the first revision of each.
+        """Return windows in the order of their ends, the oldest revision of each that is still there.
 
         Args:
             dimensions: Dimensions to read.
@@ -63,9 +69,7 @@ class ShareBins:
             SinkUnavailableError: Not now.
             FatalError: Anything else.
         """
-        names = ", ".join(
-            name if name != "dimension" else "toString(dimension) AS dimension" for name in COLUMNS
-        )
+        names = ", ".join(_PLAIN.get(name, name) for name in COLUMNS)
         sql = (
             f"SELECT {names}, toInt64(toUnixTimestamp(window_end)) * 1000 AS window_end_ms,"
             f" revision FROM {self._table}"

@@ -75,8 +75,40 @@ class Settings(BaseSettings):
     bad_records_ratio_max: float = Field(default=0.5, gt=0, le=1)
     """The worker stops when more of the last 10,000 records of a partition are refused. 1 lets everything pass to the dead letters."""
 
+    allowed_lateness_seconds: float = Field(default=30.0, ge=0, le=3600)
+    """A rolling window is given out when events this much newer than its end have arrived. What comes later revises it."""
+    late_grace_seconds: int = Field(default=86_400, ge=0, le=86_400)
+    """Events that arrive later than this after their event time revise no rolling window; the tables have them all the same."""
+    windows_top: int = Field(default=50, ge=1, le=1000)
+    """Values of a dimension with a row of their own in each rolling window; the rest is `other`."""
+    revision_wait_seconds: float = Field(default=60.0, gt=0, le=3600)
+    """Windows that late events have changed are given out again together, this often."""
+    stalled_partition_seconds: float = Field(default=60.0, gt=0, le=86_400)
+    """A partition whose worker says nothing for this long no longer holds windows back; they are marked as not complete."""
+    tokens_cap: int = Field(default=50_000, ge=1, le=10_000_000)
+    """Tokens of one request that count for the detection of changes: about the 98th percentile."""
+
     reconcile_interval_seconds: float = Field(default=300.0, ge=0)
     """Pause between two checks of the books by the worker of the first partition. 0 is off; `tokentide reconcile` checks everything at any time."""
+
+    alert_dimensions: str = "vendor,model,vendor_region,origin,provider"
+    """Dimensions whose shares are watched for sudden changes, separated by commas. Each costs a false alarm per series and four weeks."""
+    alert_history_days: int = Field(default=28, ge=1, le=40)
+    """Days of five-minute windows that a detector is rebuilt from when it starts. Seasons need four weeks; less starts sooner."""
+    alert_parameters_file: Path | None = None
+    """Parameters of the detector, a JSON file that `tokentide alerts calibrate` writes. Without it the built-in ones hold."""
+    alert_rules_file: Path | None = None
+    """Rules by hand, a TOML file; read again when it changes."""
+    alerts_webhook_url: SecretStr = SecretStr("")
+    """Address that every alert is posted to. Empty is none; it may hold a key, and is never shown."""
+    alerts_webhook_secret: SecretStr = SecretStr("")
+    """Signs what is posted to the webhook, as Standard Webhooks do: any text, or whsec_ and base64. Empty leaves it unsigned."""
+    alertmanager_urls: str = ""
+    """Every Alertmanager, such as http://10.0.0.1:9093, separated by commas. Each is told by itself."""
+    alerts_resend_seconds: float = Field(default=60.0, ge=1, le=300)
+    """Pause between two reports of firing alerts to Alertmanagers. They drop an alert that they have not heard of for ten minutes."""
+    alerts_max_age_seconds: float = Field(default=86_400.0, ge=60)
+    """An alert that could not be delivered for so long is delivered no more."""
 
     worker_host: str = "127.0.0.1"
     """Address on which the worker serves /livez, /readyz and /metrics."""
@@ -88,6 +120,16 @@ class Settings(BaseSettings):
     """Lowest level of log lines: debug, info, warning or error."""
     data_dir: Path = Path(".tokentide")
     """Directory of the local stack: broker and engine data, logs, stack.json."""
+
+    @property
+    def alertmanagers(self) -> list[str]:
+        """Addresses of the Alertmanagers."""
+        return [url for url in self.alertmanager_urls.replace(" ", "").split(",") if url]
+
+    @property
+    def watched_dimensions(self) -> frozenset[str]:
+        """Dimensions whose shares are watched."""
+        return frozenset(name for name in self.alert_dimensions.replace(" ", "").split(",") if name)
 
     @classmethod
     def load(cls) -> Self:

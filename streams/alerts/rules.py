@@ -208,27 +208,31 @@ class RuleWatch:
     """
 
     _since_ms: dict[Rule, int | None] = field(default_factory=dict)
+    _seen_ms: dict[Rule, int] = field(default_factory=dict)
 
     def knows(self, rule: Rule) -> bool:
         """Return whether a window of the rule has been observed."""
-        return rule in self._since_ms
+        return rule in self._seen_ms
 
     def keep(self, rules: Sequence[Rule]) -> None:
         """Forget all other rules."""
-        self._since_ms = {
-            rule: since_ms for rule, since_ms in self._since_ms.items() if rule in rules
-        }
+        for states in (self._since_ms, self._seen_ms):
+            for rule in states.keys() - set(rules):
+                del states[rule]
 
     def observe(self, rule: Rule, window: ShareWindow) -> Transition | None:
         """Return what a window of the rule's dimension and length says.
 
-        A window that is not complete, or of which nothing can be said, changes nothing.
+        A window that is not complete, or of which nothing can be said, changes nothing; nor does
+        one that is not later than the last: a revision, or a record that is read again.
         """
+        end_ms = window.window_end_ms
+        if end_ms <= self._seen_ms.get(rule, 0):
+            return None
+        self._seen_ms[rule] = end_ms
         amount = rule.amount(window) if window.is_complete else None
         if amount is None:
-            self._since_ms.setdefault(rule, None)
             return None
-        end_ms = window.window_end_ms
         if not rule.holds(amount):
             self._since_ms[rule] = None
             return _transition(rule, State.RESOLVED, end_ms, end_ms, amount)

@@ -1,0 +1,447 @@
+"""Detect sudden changes of shares in closed windows, explain them and store what was found.
+
+Guarantee, from topic llm-shares-v1 to ``share_alerts``: every bin of five minutes is judged once, and
+a transition is stored once, whatever is read again. A bin counts as judged when its transitions are
+stored and it is noted in ``share_detector_bins``; only later bins can make new ones. What had been
+judged before is fed to a new detector with its transitions ignored.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pyarrow as pa
+import structlog
+from prometheus_client import Counter, Gauge
+
+from agents.rule_file import RuleFile
+from agents.store_usage import RETRY_WAIT_SECONDS_MIN, Result, in_thread
+from schemas.errors import FatalError, RecordError, SinkUnavailableError
+from schemas.share_alert import Explanation, ShareAlert
+from schemas.topics import SHARES_TOPIC
+from sinks.explaining import Question
+from streams.alerts.building import build
+from streams.alerts.collecting import BinCollector, Collected
+from streams.alerts.ledger import Ledger
+from streams.alerts.rules import Rule, RuleWatch, removed
+from streams.alerts.share_window import (
+    BIN_SECONDS,
+    ShareWindow,
+    as_bin,
+    bins_of,
+    decode_window,
+    windows_of,
+)
+from streams.detection import BIN_MS, Bin, Kind, State, Transition
+from streams.partitions import PartitionLoops, StoreRequest
+from streams.record_batches import App, Fetched, RecordBatchSchema
+
+log = structlog.get_logger()
+
+BINS = Counter("tokentide_detector_bins", "Ends of five-minute bins that were judged.")
+BINS_PARTIAL = Counter(
+    "tokentide_detector_bins_partial", "Of those, ends at which a dimension was missing."
+)
+REVISIONS = Counter(
+    "tokentide_detector_revisions", "Later revisions of windows, which the detector passes over."
+)
+REFUSED = Counter("tokentide_detector_records_refused", "Records that are no window.")
+TRANSITIONS = Counter(
+    "tokentide_alert_transitions", "Transitions of alerts that were stored.", ["kind", "state"]
+)
+UNEXPLAINED = Counter("tokentide_alerts_unexplained", "Alerts stored without an explanation.")
+FIRING = Gauge("tokentide_alerts_firing", "Alerts that fire now.")
+NEWEST_BIN = Gauge(
+    "tokentide_detector_bin_timestamp_seconds", "End of the newest bin that was judged."
+)
+
+DAY_MS = 86_400_000
+EXPLAIN_TRIES_MAX = 2
+"""ClickHouse is asked for an explanation so often: an alert without one is better than a late one."""
+KNOWN_DAYS = 35
+"""Alerts are known to the ledger for so long after their end; longer than the history is read."""
+FETCHES_WAITING_MAX = 8
+EXPLAINED_KINDS = frozenset(
+    {
+        Kind.SHARE_CHANGE,
+        Kind.PROVIDER_OUTAGE,
+        Kind.TOTAL_DROP,
+        Kind.TOTAL_JUMP,
+        Kind.NEW_MODEL,
+        Kind.RULE,
+    }
+)
+KINDS_OF_REQUESTS = frozenset(
+    {Kind.PROVIDER_OUTAGE, Kind.TOTAL_DROP, Kind.TOTAL_JUMP, Kind.NEW_MODEL}
+)
+
+
+class Detector(Protocol):
+    """What judges bins."""
+
+    def observe(self, bins: Mapping[str, Bin]) -> list[Transition]:
+        """Judge the bins of one end, by dimension; ends come in order of time."""
+
+
+class Bins(Protocol):
+    """Where windows are kept. Raises SinkUnavailableError when the call may succeed later."""
+
+    def read(
+        self, dimensions: Sequence[str], window_seconds: int, from_ms: int, to_ms: int
+    ) -> pa.Table:
+        """Return windows that end in ``(from_ms, to_ms]``."""
+
+
+class Alerts(Protocol):
+    """Where alerts are kept. All raise SinkUnavailableError when they may succeed later."""
+
+    def write(self, alert: ShareAlert, recorded_at_ms: int) -> None:
+        """Store a transition, once."""
+
+    def write_bin(
+        self,
+        bin_end_ms: int,
+        *,
+        observed_at_ms: int,
+        dimensions: int,
+        is_complete: bool,
+        transitions: int,
+        parameters_version: str,
+    ) -> None:
+        """Note that a bin is judged."""
+
+    def newest_bin_ms(self) -> int | None:
+        """Return the newest bin that was judged."""
+
+    def newest(self, at_from_ms: int) -> list[ShareAlert]:
+        """Return the newest transition of alerts that are on or had one since."""
+
+
+class Explainer(Protocol):
+    """Explains a change."""
+
+    def explain(self, question: Question) -> Explanation:
+        """Return why; raises SinkUnavailableError or FatalError when it can't be had."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What detection needs.
+
+    Attributes:
+        new_detector: Makes a detector, given the alerts that are on.
+        parameters: Of the detector, as JSON knows them.
+        parameters_version: Their short hash.
+        dimensions: Whose bins the detector takes.
+        history_days: Days of bins that a new detector is fed.
+        executor: Threads for the detector and for calls to ClickHouse.
+        on_stored: Called after a transition was stored.
+    """
+
+    new_detector: Callable[[Sequence[ShareAlert]], Detector]
+    parameters: Mapping[str, Any]
+    parameters_version: str
+    dimensions: frozenset[str]
+    history_days: int
+    bins: Bins
+    alerts: Alerts
+    explainer: Explainer
+    rules: RuleFile
+    executor: Executor
+    retry_wait_seconds_max: float
+    on_stored: Callable[[], None]
+
+
+class ShareChanges:
+    """Judges the windows of one assignment of the topic."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._ledger = Ledger()
+        self._collector = BinCollector(parts.dimensions)
+        self._watch = RuleWatch()
+        self._detector: Detector | None = None
+        self._is_loaded = False
+
+    async def store(self, request: StoreRequest) -> None:
+        """Judge the windows of a range; returns when all that was found is stored.
+
+        Raises:
+            PartitionLostError: Another worker owns the partition.
+            FatalError: A person is needed.
+        """
+        windows = decode_windows(request)
+        if not self._is_loaded:
+            await self._load_ledger(request)
+        await self._apply_rules(request, windows)
+        bins = [as_bin(window) for window in windows if window.is_bin]
+        bins = [each for each in bins if each.dimension in self._parts.dimensions]
+        if not bins:
+            return
+        if self._detector is None:
+            self._detector = await self._rebuild(request, min(each.end_ms for each in bins))
+        for each in bins:
+            self._collector.add(each)
+        for collected in self._collector.due():
+            await self._judge(request, self._detector, collected)
+
+    async def _load_ledger(self, request: StoreRequest) -> None:
+        alerts = self._parts.alerts
+        now_ms = time.time_ns() // 1_000_000
+        self._ledger.load(await self._call(request, alerts.newest, now_ms - KNOWN_DAYS * DAY_MS))
+        self._is_loaded = True
+        self._show()
+
+    async def _rebuild(self, request: StoreRequest, first_end_ms: int) -> Detector:
+        """Return a detector that knows all bins that were judged before.
+
+        Bins of ClickHouse that were not are collected: their records may be committed already.
+        """
+        started = time.monotonic()
+        parts = self._parts
+        judged_ms = await self._call(request, parts.alerts.newest_bin_ms)
+        if judged_ms is None:
+            judged_ms = first_end_ms - BIN_MS
+        detector = parts.new_detector(list(self._ledger.on()))
+        ends = 0
+        from_ms = judged_ms - parts.history_days * DAY_MS
+        while from_ms < judged_ms:
+            to_ms = min(from_ms + DAY_MS, judged_ms)
+            table = await self._read_bins(request, from_ms, to_ms)
+            ends += await in_thread(parts.executor, _feed, detector, table)
+            from_ms = to_ms
+        self._collector.seen_ms = judged_ms
+        table = await self._read_bins(request, judged_ms, first_end_ms + 30 * DAY_MS)
+        for each in bins_of(table):
+            self._collector.add(each)
+        log.info(
+            "detector.rebuilt",
+            bins=ends,
+            judged_through_ms=judged_ms,
+            waiting=table.num_rows,
+            duration_seconds=round(time.monotonic() - started, 1),
+        )
+        return detector
+
+    async def _read_bins(self, request: StoreRequest, from_ms: int, to_ms: int) -> pa.Table:
+        dimensions = sorted(self._parts.dimensions)
+        return await self._call(
+            request, self._parts.bins.read, dimensions, BIN_SECONDS, from_ms, to_ms
+        )
+
+    async def _judge(self, request: StoreRequest, detector: Detector, collected: Collected) -> None:
+        parts = self._parts
+        transitions = await in_thread(parts.executor, detector.observe, collected.bins)
+        for transition in transitions:
+            await self._record(request, transition, collected.bins)
+        is_complete = all(each.is_complete for each in collected.bins.values())
+        await self._call(
+            request,
+            lambda: parts.alerts.write_bin(
+                collected.end_ms,
+                observed_at_ms=time.time_ns() // 1_000_000,
+                dimensions=len(collected.bins),
+                is_complete=is_complete,
+                transitions=len(transitions),
+                parameters_version=parts.parameters_version,
+            ),
+        )
+        BINS.inc()
+        NEWEST_BIN.set(collected.end_ms / 1000)
+        if not collected.is_whole:
+            BINS_PARTIAL.inc()
+            missing = sorted(parts.dimensions - collected.bins.keys())
+            log.warning("bin.partial", end_ms=collected.end_ms, missing=missing)
+
+    async def _record(
+        self,
+        request: StoreRequest,
+        transition: Transition,
+        bins: Mapping[str, Bin],
+        rule: Rule | None = None,
+    ) -> None:
+        """Store a transition, unless it says nothing new."""
+        rule_name = rule.name if rule else ""
+        named = self._ledger.name(transition, rule_name)
+        if named is None:
+            return
+        explanation = None
+        if transition.state is State.FIRING and transition.kind in EXPLAINED_KINDS:
+            explanation = await self._explain(request, transition, named.since_ms, bins)
+        alert = build(
+            transition,
+            named,
+            parameters_version=rule.version if rule else self._parts.parameters_version,
+            parameters=rule.as_dict() if rule else self._parts.parameters,
+            explanation=explanation,
+            rule=rule_name,
+        )
+        await self._store_alert(request, alert)
+
+    async def _store_alert(self, request: StoreRequest, alert: ShareAlert) -> None:
+        await self._call(request, self._parts.alerts.write, alert, time.time_ns() // 1_000_000)
+        self._ledger.record(alert)
+        TRANSITIONS.labels(alert.kind, alert.state).inc()
+        self._show()
+        log.info(
+            f"alert.{alert.state}",
+            alert_id=alert.alert_id,
+            version=alert.version,
+            kind=alert.kind,
+            sentence=alert.sentence,
+        )
+        self._parts.on_stored()
+
+    def _show(self) -> None:
+        FIRING.set(sum(1 for alert in self._ledger.on() if alert.state == "firing"))
+
+    async def _explain(
+        self,
+        request: StoreRequest,
+        transition: Transition,
+        since_ms: int,
+        bins: Mapping[str, Bin],
+    ) -> Explanation | None:
+        question = question_of(transition, since_ms, bins)
+        for _ in range(EXPLAIN_TRIES_MAX):
+            await request.confirm()
+            try:
+                return await in_thread(
+                    self._parts.executor, self._parts.explainer.explain, question
+                )
+            except SinkUnavailableError as error:
+                log.warning("explanation.failed", error=str(error))
+                await asyncio.sleep(RETRY_WAIT_SECONDS_MIN)
+            except FatalError as error:
+                log.warning("explanation.failed", error=str(error))
+                break
+        UNEXPLAINED.inc()
+        return None
+
+    async def _apply_rules(self, request: StoreRequest, windows: Iterable[ShareWindow]) -> None:
+        rules = self._parts.rules.current()
+        self._watch.keep(rules)
+        newest_ms = 0
+        for window in windows:
+            newest_ms = max(newest_ms, window.window_end_ms)
+            for rule in rules:
+                if (rule.dimension, rule.window_seconds) == (
+                    window.dimension,
+                    window.window_seconds,
+                ):
+                    await self._apply_rule(request, rule, window)
+        if newest_ms:
+            await self._end_removed(request, {rule.name for rule in rules}, newest_ms)
+
+    async def _apply_rule(self, request: StoreRequest, rule: Rule, window: ShareWindow) -> None:
+        if not self._watch.knows(rule):
+            await self._look_back(request, rule, window.window_end_ms)
+        transition = self._watch.observe(rule, window)
+        if transition is not None:
+            await self._record(request, transition, {window.dimension: as_bin(window)}, rule)
+
+    async def _look_back(self, request: StoreRequest, rule: Rule, end_ms: int) -> None:
+        """Tell the watch since when a rule holds that it has not seen."""
+        from_ms = end_ms - (rule.for_seconds + rule.window_seconds) * 1000
+        table = await self._call(
+            request,
+            self._parts.bins.read,
+            [rule.dimension],
+            rule.window_seconds,
+            from_ms,
+            end_ms - 1,
+        )
+        for window in windows_of(table):
+            if window.window_end_ms < end_ms:
+                self._watch.observe(rule, window)
+
+    async def _end_removed(self, request: StoreRequest, names: set[str], at_ms: int) -> None:
+        for alert in list(self._ledger.on()):
+            if alert.kind == "rule" and alert.rule not in names:
+                transition = removed(alert.dimension, alert.value, alert.direction, at_ms)
+                named = self._ledger.name(transition, alert.rule)
+                if named is not None:
+                    ended = build(
+                        transition,
+                        named,
+                        parameters_version=alert.parameters_version,
+                        parameters=alert.parameters,
+                        rule=alert.rule,
+                    )
+                    await self._store_alert(request, ended)
+
+    async def _call(
+        self, request: StoreRequest, function: Callable[..., Result], *arguments: object
+    ) -> Result:
+        """Call ClickHouse while the partition is ours, again and again while ClickHouse is away."""
+        wait_seconds = RETRY_WAIT_SECONDS_MIN
+        while True:
+            await request.confirm()
+            try:
+                return await in_thread(self._parts.executor, function, *arguments)
+            except SinkUnavailableError as error:
+                log.warning("sink.failed", error=str(error), retry_seconds=wait_seconds)
+                await asyncio.sleep(wait_seconds * random.uniform(0.75, 1.25))
+                wait_seconds = min(wait_seconds * 2, self._parts.retry_wait_seconds_max)
+
+
+def decode_windows(request: StoreRequest) -> list[ShareWindow]:
+    """Return the windows of a range; what is none is counted and passed over."""
+    windows = []
+    for record_batch in request.batch.record_batches:
+        for position, value in enumerate(record_batch.values()):
+            if not value:
+                continue  # A tombstone: the window has left the compacted topic.
+            try:
+                window = decode_window(value)
+            except RecordError as error:
+                REFUSED.inc()
+                log.warning(
+                    "window.refused", offset=record_batch.offset_of(position), error=str(error)
+                )
+                continue
+            # A later revision of what was judged is passed over by the collector and the rules. It
+            # is taken where the first one is gone: the topic is compacted.
+            REVISIONS.inc(window.revision > 0)
+            windows.append(window)
+    return windows
+
+
+def question_of(transition: Transition, since_ms: int, bins: Mapping[str, Bin]) -> Question:
+    """Return what to ask of a transition; ``bins`` are those that made it."""
+    own = bins.get(transition.dimension)
+    return Question(
+        transition.dimension,
+        transition.value,
+        min(since_ms, transition.at_ms - BIN_MS),
+        transition.at_ms,
+        is_complete=all(each.is_complete for each in bins.values()),
+        is_of_requests=transition.kind in KINDS_OF_REQUESTS,
+        named=own.values if own is not None else (),
+    )
+
+
+def _feed(detector: Detector, table: pa.Table) -> int:
+    """Let a detector see bins, in order of their ends; return how many ends."""
+    by_end: dict[int, dict[str, Bin]] = {}
+    for each in bins_of(table):
+        by_end.setdefault(each.end_ms, {})[each.dimension] = each
+    for _, bins in sorted(by_end.items()):
+        detector.observe(bins)
+    return len(by_end)
+
+
+def register(app: App, loops: PartitionLoops) -> None:
+    """Add the agent to the app."""
+    topic = app.topic(SHARES_TOPIC, schema=RecordBatchSchema(), maxsize=FETCHES_WAITING_MAX)
+
+    @app.agent(topic, name="detect_share_changes")  # type: ignore[untyped-decorator]
+    async def detect_share_changes(stream: object) -> None:
+        """Hand each fetch to the loop of the partition."""
+        async for fetched in stream:  # type: ignore[attr-defined]
+            assert isinstance(fetched, Fetched)
+            await loops.deliver(fetched)
