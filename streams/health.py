@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from prometheus_client import Gauge
 
 LAG = Gauge("tokentide_consumer_lag_records", "End offset minus committed offset.", ["partition"])
+PANES_LAG = Gauge("tokentide_panes_lag_records", "The same for the panes topic.", ["partition"])
+SHARES_LAG = Gauge("tokentide_shares_lag_records", "The same for the shares topic.", ["partition"])
 
 
 @dataclass
@@ -30,9 +32,11 @@ class Progress:
     Attributes:
         stall_seconds: Longest time without a landed range while there is lag.
         sink_error: Why the last insert failed, or ``""`` while inserts succeed.
+        lag: Shows the lag of each partition.
     """
 
     stall_seconds: float
+    lag: Gauge = LAG
     clock: Callable[[], float] = time.monotonic
     sink_error: str = ""
     partitions: dict[int, PartitionProgress] = field(default_factory=dict)
@@ -42,7 +46,7 @@ class Progress:
         self.partitions[partition] = PartitionProgress(
             committed=max(committed, 0), moved_seconds=self.clock()
         )
-        LAG.labels(partition).set(0)
+        self.lag.labels(partition).set(0)
 
     def fetched(self, partition: int, high_watermark: int) -> None:
         """Note the end offset of a partition."""
@@ -50,7 +54,7 @@ class Progress:
         if not progress.lag_records:
             progress.moved_seconds = self.clock()
         progress.high_watermark = high_watermark
-        LAG.labels(partition).set(progress.lag_records)
+        self.lag.labels(partition).set(progress.lag_records)
 
     def landed(self, partition: int, committed: int) -> None:
         """Note that everything before ``committed`` has landed."""
@@ -60,12 +64,12 @@ class Progress:
         progress.committed = committed
         progress.high_watermark = max(progress.high_watermark, committed)
         progress.moved_seconds = self.clock()
-        LAG.labels(partition).set(progress.lag_records)
+        self.lag.labels(partition).set(progress.lag_records)
 
     def clear(self) -> None:
         """Forget partitions that were taken away."""
         for partition in self.partitions:
-            LAG.remove(partition)
+            self.lag.remove(partition)
         self.partitions.clear()
 
     def faults(self) -> list[str]:

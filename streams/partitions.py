@@ -23,14 +23,30 @@ from streams.record_batches import Committed, Fetched, PartitionLostError
 
 log = structlog.get_logger()
 
-RECORDS_READ = Counter("tokentide_records_read", "Records taken from the usage topic.")
-RECORDS_LOST = Counter(
-    "tokentide_records_lost", "Offsets that retention removed before they were read."
+
+
+@dataclass(frozen=True)
+class Meter:
+    """What loops count."""
+
+    read: Counter
+    lost: Counter
+    committed: Counter
+    in_flight: Gauge
+
+
+USAGE_METER = Meter(
+    Counter("tokentide_records_read", "Records taken from the usage topic."),
+    Counter("tokentide_records_lost", "Offsets that retention removed before they were read."),
+    Counter("tokentide_records_committed", "Records stored or dead-lettered, and committed."),
+    Gauge("tokentide_records_in_flight", "Records read and not yet committed."),
 )
-RECORDS_COMMITTED = Counter(
-    "tokentide_records_committed", "Records stored or dead-lettered, and committed."
+DERIVED_METER = Meter(
+    Counter("tokentide_derived_records_read", "Records taken from topics that workers write."),
+    Counter("tokentide_derived_records_lost", "Offsets of them that retention removed unread."),
+    Counter("tokentide_derived_records_committed", "Of those read, applied and committed."),
+    Gauge("tokentide_derived_records_in_flight", "Of those read, not yet committed."),
 )
-IN_FLIGHT = Gauge("tokentide_records_in_flight", "Records read and not yet committed.")
 
 STOP_WAIT_SECONDS = 10.0
 """Longest wait for a range in flight when partitions are taken away or the worker stops."""
@@ -108,12 +124,20 @@ class PartitionLoop:
     """The ranges of one partition, one after the other, in one generation of the group."""
 
     def __init__(
-        self, tp: TP, *, consumer: Commits, store: Store, limits: Limits, progress: Progress
+        self,
+        tp: TP,
+        *,
+        consumer: Commits,
+        store: Store,
+        limits: Limits,
+        progress: Progress,
+        meter: Meter = USAGE_METER,
     ) -> None:
         self._tp = tp
         self._consumer = consumer
         self._store = store
         self._progress = progress
+        self._meter = meter
         committed = consumer.committed.get(tp, Committed(-1, ""))
         progress.assigned(tp.partition, committed.offset)
         declared = delivery.declared(committed.metadata, committed.offset)
@@ -153,7 +177,7 @@ class PartitionLoop:
             )
         before = self._cutter.rows
         for gap in self._cutter.add(fetched.batches, now_ms()):
-            RECORDS_LOST.inc(gap.next_offset - gap.first_offset)
+            self._meter.lost.inc(gap.next_offset - gap.first_offset)
             log.error(
                 "records.lost",
                 partition=self._tp.partition,
@@ -193,7 +217,7 @@ class PartitionLoop:
         except _StoppingError:
             log.debug("partition.stopped", partition=self._tp.partition)
         finally:
-            IN_FLIGHT.dec(self._in_flight)
+            self._meter.in_flight.dec(self._in_flight)
             self._in_flight = 0
 
     async def _advance(self, batch: Batch, following: Batch | None) -> Batch:
@@ -202,8 +226,8 @@ class PartitionLoop:
         metadata = delivery.declare(following.next_offset) if following and is_next else ""
         await self._commit(batch.next_offset, metadata)
         self._committed_offset = batch.next_offset
-        RECORDS_COMMITTED.inc(batch.count)
-        IN_FLIGHT.dec(batch.count)
+        self._meter.committed.inc(batch.count)
+        self._meter.in_flight.dec(batch.count)
         self._in_flight -= batch.count
         self._progress.landed(self._tp.partition, batch.next_offset)
         if following is None:
@@ -253,8 +277,8 @@ class PartitionLoop:
         return batch
 
     def _count(self, records: int) -> None:
-        RECORDS_READ.inc(records)
-        IN_FLIGHT.inc(records)
+        self._meter.read.inc(records)
+        self._meter.in_flight.inc(records)
         self._in_flight += records
 
 
