@@ -279,14 +279,18 @@ def series_condition(question: Question) -> tuple[str, dict[str, Any]]:
         return "1", {}
     if question.value == "other":
         column = _expression(question.dimension)
+        known = " AND ".join(
+            f"{name} != 'unknown'"
+            for name in (("vendor", "region") if "|" in column else (column,))
+        )
         return (
-            f"{column} NOT IN {{named:Array(String)}} AND {column} != 'unknown'",
+            f"{column} NOT IN {{named:Array(String)}} AND {known}",
             {"named": [name for name in question.named if name not in ("other", "unknown")]},
         )
     if question.dimension == "vendor_region":
         vendor, _, region = question.value.partition("|")
         if not region:
-            return "vendor = {value:String}", {"value": vendor}
+            return "vendor = 'unknown' OR region = 'unknown'", {}
         return "vendor = {value:String} AND region = {region:String}", {
             "value": vendor,
             "region": region,
