@@ -1,6 +1,8 @@
 """Sudden changes of shares, told from noise, drift, seasons and traffic: no I/O, no clock."""
 
 from streams.detection.bins import OTHER, Bin
+from streams.detection.calibration import calibrate
+from streams.detection.detector import MarketDetector
 from streams.detection.parameters import BIN_MS, Parameters
 from streams.detection.transitions import Kind, State, Transition, alert_id
 
@@ -9,8 +11,10 @@ __all__ = [
     "OTHER",
     "Bin",
     "Kind",
+    "MarketDetector",
     "Parameters",
     "State",
     "Transition",
     "alert_id",
+    "calibrate",
 ]
