@@ -9,7 +9,7 @@ judged before is fed to a new detector with its transitions ignored.
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -24,7 +24,7 @@ from schemas.errors import FatalError, RecordError, SinkUnavailableError
 from schemas.share_alert import Explanation, ShareAlert
 from schemas.topics import SHARES_TOPIC
 from sinks.explaining import Question
-from streams.alerts.building import build
+from streams.alerts.building import build, transition_of
 from streams.alerts.collecting import BinCollector, Collected
 from streams.alerts.ledger import Ledger
 from streams.alerts.rules import Rule, RuleWatch, removed
@@ -64,6 +64,8 @@ EXPLAIN_TRIES_MAX = 2
 """ClickHouse is asked for an explanation so often: an alert without one is better than a late one."""
 KNOWN_DAYS = 35
 """Alerts are known to the ledger for so long after their end; longer than the history is read."""
+WAITING_DAYS_MAX = 40
+"""Bins are kept so long: those of them that were not judged are judged after a rebuild."""
 FETCHES_WAITING_MAX = 8
 EXPLAINED_KINDS = frozenset(
     {
@@ -81,10 +83,16 @@ KINDS_OF_REQUESTS = frozenset(
 
 
 class Detector(Protocol):
-    """What judges bins."""
+    """What judges bins: a `MarketDetector`."""
 
     def observe(self, bins: Mapping[str, Bin]) -> list[Transition]:
         """Judge the bins of one end, by dimension; ends come in order of time."""
+
+    def hold(self, end_ms: int) -> list[Transition]:
+        """Say that nothing complete came for an end."""
+
+    def rebuild(self, history: Iterable[Mapping[str, Bin]]) -> list[Transition]:
+        """Take what was judged before; return what must still be told."""
 
 
 class Bins(Protocol):
@@ -142,7 +150,7 @@ class Parts:
         on_stored: Called after a transition was stored.
     """
 
-    new_detector: Callable[[Sequence[ShareAlert]], Detector]
+    new_detector: Callable[[Sequence[Transition]], Detector]
     parameters: Mapping[str, Any]
     parameters_version: str
     dimensions: frozenset[str]
@@ -206,32 +214,39 @@ class ShareChanges:
         judged_ms = await self._call(request, parts.alerts.newest_bin_ms)
         if judged_ms is None:
             judged_ms = first_end_ms - BIN_MS
-        detector = parts.new_detector(list(self._ledger.on()))
-        ends = 0
-        from_ms = judged_ms - parts.history_days * DAY_MS
-        while from_ms < judged_ms:
-            to_ms = min(from_ms + DAY_MS, judged_ms)
-            table = await self._read_bins(request, from_ms, to_ms)
-            ends += await in_thread(parts.executor, _feed, detector, table)
-            from_ms = to_ms
+        told = [transition_of(alert) for alert in self._ledger.on() if alert.kind != "rule"]
+        detector, said = await self._call(request, self._rebuilt, told, judged_ms)
+        for transition in self._ledger.agree(said):
+            await self._record(request, transition, {})
         self._collector.seen_ms = judged_ms
-        table = await self._read_bins(request, judged_ms, first_end_ms + 30 * DAY_MS)
+        table = await self._call(
+            request,
+            parts.bins.read,
+            sorted(parts.dimensions),
+            BIN_SECONDS,
+            judged_ms,
+            judged_ms + WAITING_DAYS_MAX * DAY_MS,
+        )
         for each in bins_of(table):
-            self._collector.add(each)
+            if each.end_ms % BIN_MS == 0:
+                self._collector.add(each)
         log.info(
             "detector.rebuilt",
-            bins=ends,
             judged_through_ms=judged_ms,
             waiting=table.num_rows,
             duration_seconds=round(time.monotonic() - started, 1),
         )
         return detector
 
-    async def _read_bins(self, request: StoreRequest, from_ms: int, to_ms: int) -> pa.Table:
-        dimensions = sorted(self._parts.dimensions)
-        return await self._call(
-            request, self._parts.bins.read, dimensions, BIN_SECONDS, from_ms, to_ms
-        )
+    def _rebuilt(
+        self, told: Sequence[Transition], judged_ms: int
+    ) -> tuple[Detector, list[Transition]]:
+        """Return a detector that has seen the history, and what it has still to tell."""
+        parts = self._parts
+        detector = parts.new_detector(told)
+        from_ms = judged_ms - parts.history_days * DAY_MS
+        history = read_history(parts.bins, parts.dimensions, from_ms, judged_ms)
+        return detector, detector.rebuild(history)
 
     async def _judge(self, request: StoreRequest, detector: Detector, collected: Collected) -> None:
         parts = self._parts
@@ -425,14 +440,24 @@ def question_of(transition: Transition, since_ms: int, bins: Mapping[str, Bin]) 
     )
 
 
-def _feed(detector: Detector, table: pa.Table) -> int:
-    """Let a detector see bins, in order of their ends; return how many ends."""
-    by_end: dict[int, dict[str, Bin]] = {}
-    for each in bins_of(table):
-        by_end.setdefault(each.end_ms, {})[each.dimension] = each
-    for _, bins in sorted(by_end.items()):
-        detector.observe(bins)
-    return len(by_end)
+def read_history(
+    bins: Bins, dimensions: Iterable[str], from_ms: int, to_ms: int
+) -> Iterator[dict[str, Bin]]:
+    """Yield the bins that end in ``(from_ms, to_ms]``, an end at a time, in order; reads day by day.
+
+    Raises:
+        SinkUnavailableError: Not now.
+    """
+    wanted = sorted(dimensions)
+    while from_ms < to_ms:
+        next_ms = min(from_ms + DAY_MS, to_ms)
+        table = bins.read(wanted, BIN_SECONDS, from_ms, next_ms)
+        by_end: dict[int, dict[str, Bin]] = {}
+        for each in bins_of(table):
+            if each.end_ms % BIN_MS == 0:
+                by_end.setdefault(each.end_ms, {})[each.dimension] = each
+        yield from (by_end[end_ms] for end_ms in sorted(by_end))
+        from_ms = next_ms
 
 
 def register(app: App, loops: PartitionLoops) -> None:

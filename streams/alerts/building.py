@@ -16,6 +16,8 @@ from schemas.share_alert import (
 )
 from streams.alerts.ledger import Named
 from streams.alerts.sentences import sentence
+from streams.detection import Kind as TransitionKind
+from streams.detection import State as TransitionState
 from streams.detection import Transition
 
 
@@ -66,3 +68,25 @@ def build(
         sentence="",
     )
     return replace(alert, sentence=sentence(alert))
+
+
+def transition_of(alert: ShareAlert) -> Transition:
+    """Return what a detector says of an alert that is stored."""
+    return Transition(
+        TransitionKind(alert.kind),
+        TransitionState(alert.state),
+        alert.dimension,
+        alert.value,
+        alert.direction,
+        alert.since_ms,
+        alert.at_ms,
+        share_before=alert.share_before or 0.0,
+        share_after=alert.share_after or 0.0,
+        share_low=alert.share_low or 0.0,
+        share_high=alert.share_high or 0.0,
+        requests_share_before=alert.requests_share_before or 0.0,
+        requests_share_after=alert.requests_share_after or 0.0,
+        statistic=alert.statistic or 0.0,
+        threshold=alert.threshold or 0.0,
+        suppressed_by=alert.suppressed_by,
+    )

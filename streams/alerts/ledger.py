@@ -5,8 +5,8 @@ transition counts only when it is later than the last one known of what it is ab
 change of its state: so nothing fires twice, and an alert keeps its identifier to its end.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 from schemas.share_alert import ON_STATES, ShareAlert, epoch_ms
 from streams.detection import Transition, alert_id
@@ -52,6 +52,22 @@ class Ledger:
         identity = identity_of(transition, rule)
         version = last.version + 1 if last is not None and last.alert_id == identity else 1
         return Named(identity, version, transition.since_ms)
+
+    def agree(self, said: Sequence[Transition]) -> list[Transition]:
+        """Return what a rebuilt detector has still to tell, without what is known here.
+
+        It ends what it does not find on, and names what it does: an alert that it calls by another
+        start is the same. An end is later than what it ends.
+        """
+        on = {key_of(each) for each in said if each.state in ON_STATES}
+        found = []
+        for each in said:
+            last = self._last.get(key_of(each))
+            if each.state in ON_STATES:
+                found.append(each)
+            elif key_of(each) not in on and last is not None:
+                found.append(replace(each, at_ms=max(each.at_ms, last.at_ms + 1)))
+        return found
 
     def record(self, alert: ShareAlert) -> None:
         """Note that a transition is stored."""
