@@ -32,6 +32,7 @@ from streams.dead_letters import STAGE_INSERT, Rejected
 from streams.decoding import Decoded, Lines, decode
 from streams.enriching import blocks_by_month, enrich
 from streams.health import Progress
+from streams.pane_topic import Landed
 from streams.partitions import Confirm, PartitionLoops, StoreRequest
 from streams.record_batches import App, Fetched, RecordBatchSchema
 from streams.seen_ids import Checked, Mask, SeenIds, StoredIds
@@ -103,6 +104,13 @@ class DeadLetterTopic(Protocol):
         """Return when all replicas have them."""
 
 
+class PaneTopic(Protocol):
+    """Where it is told what has landed, for rolling windows."""
+
+    async def publish(self, landed: Landed, confirm: Confirm) -> None:
+        """Return when all replicas have it."""
+
+
 @dataclass(frozen=True)
 class Parts:
     """What all partitions of a worker share.
@@ -121,6 +129,7 @@ class Parts:
     writer: Writer
     stored: Stored
     dead_letters: DeadLetterTopic
+    panes: PaneTopic
     preparing: Executor
     inserting: Executor
     progress: Progress
@@ -137,12 +146,14 @@ class Rows:
     Attributes:
         landed: Offsets of rows that an earlier attempt at the range has stored.
         first_offset: Where the tokens say that the range begins.
+        is_all: Whether ``fresh`` has all rows of the range, those that have landed before too.
     """
 
     fresh: pa.Table
     duplicates: pa.Table
     landed: Offsets
     first_offset: int
+    is_all: bool = True
 
 
 def build(batch: Batch, decoded: Decoded, is_duplicate: Mask, catalogue: Catalogue) -> Rows:
@@ -187,7 +198,8 @@ def without_landed(rows: Rows) -> Rows:
     """Return the rows of a repeat that have not landed, under tokens of their own."""
     fresh = _without(rows.fresh, rows.landed)
     first_offset = int(fresh["kafka_offset"].to_numpy().min()) if fresh.num_rows else 0
-    return Rows(fresh, rows.duplicates, np.array([], dtype=np.uint64), first_offset)
+    nothing_landed = np.array([], dtype=np.uint64)
+    return Rows(fresh, rows.duplicates, nothing_landed, first_offset, is_all=False)
 
 
 def _without(rows: pa.Table, offsets: Offsets) -> pa.Table:
@@ -269,6 +281,7 @@ class UsageStore:
         await self._parts.dead_letters.send(
             batch.tp, rejected, is_repeat=request.is_repeat, confirm=request.confirm
         )
+        await self._parts.panes.publish(_landed(batch, rows, refused), request.confirm)
         if batch.count:
             self._observe(batch, rows, len(rejected))
 
@@ -413,6 +426,14 @@ class UsageStore:
             offset_first=batch.first_offset,
             offset_last=batch.next_offset - 1,
         )
+
+
+def _landed(batch: Batch, rows: Rows, refused: Sequence[Refused]) -> Landed:
+    """Return what has landed of a range: all but the rows that ClickHouse refuses."""
+    if not rows.is_all:
+        return Landed(batch, None)
+    offsets = np.array([each.offset for each in refused], dtype=np.uint64)
+    return Landed(batch, _without(rows.fresh, offsets) if refused else rows.fresh)
 
 
 def _decode(batch: Batch) -> Decoded:

@@ -5,7 +5,7 @@ import dataclasses
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,21 +15,26 @@ from clickhouse_connect.driver.httpclient import HttpClient
 from faust.types import TP
 from faust.worker import Worker
 
-from agents import store_usage
+from agents import roll_windows, store_usage
 from agents.follow_catalogue import CatalogueFollower
 from agents.reconcile import BackgroundReconciler
 from deploy.addresses import writer_address
 from deploy.self_check.all_checks import require_safe
 from schemas.catalogue import Catalogue
 from schemas.errors import FatalError, RetryableError
+from schemas.topics import PANES_TOPIC, SHARES_TOPIC
 from sinks import clickhouse
+from sinks.pane_counts import PaneCounts
+from sinks.share_windows import ShareWindows
 from sinks.stored_events import StoredEvents
 from sinks.usage_events import UsageEventWriter
 from streams import logs
 from streams.app import add_health_pages, create_app
 from streams.dead_letters import DeadLetters
-from streams.health import Progress
-from streams.partitions import Limits, PartitionLoop, PartitionLoops
+from streams.health import PANES_LAG, Progress
+from streams.pane_topic import PaneTopic, tell_idle
+from streams.partitions import DERIVED_METER, Limits, PartitionLoop, PartitionLoops
+from streams.publishing import Publisher
 from streams.record_batches import App
 from streams.settings import Settings
 from streams.topic_offsets import UsageLog
@@ -38,6 +43,12 @@ log = structlog.get_logger()
 
 PREPARING_THREADS = 2
 INSERTING_THREADS = 4
+WINDOW_THREADS = 2
+PANE_RECORDS_MAX = 100
+PANE_WAIT_MS = 100
+"""Panes are applied together for so long: a tenth of the range they come from."""
+SILENT_SECONDS_MAX = 5.0
+"""Without an answer of the broker for so long nobody knows whether a partition is idle."""
 
 
 def run(settings: Settings) -> None:
@@ -100,6 +111,14 @@ def _add_agents(
     progress = Progress(settings.stall_seconds)
     follower = CatalogueFollower(settings.kafka_bootstrap_servers)
     dead_letters = DeadLetters(settings.kafka_bootstrap_servers, settings.consumer_group)
+    preparing = ThreadPoolExecutor(PREPARING_THREADS, "prepare")
+    pane_publisher = Publisher(settings.kafka_bootstrap_servers, PANES_TOPIC)
+    pane_topic = PaneTopic(
+        pane_publisher,
+        preparing,
+        tokens_cap=settings.tokens_cap,
+        grace_ms=settings.late_grace_seconds * 1000,
+    )
     is_loaded = asyncio.Event()
 
     async def catalogue() -> Catalogue:
@@ -111,7 +130,8 @@ def _add_agents(
         writer=UsageEventWriter(client, settings.clickhouse_database),
         stored=StoredEvents(client, settings.clickhouse_database),
         dead_letters=dead_letters,
-        preparing=ThreadPoolExecutor(PREPARING_THREADS, "prepare"),
+        panes=pane_topic,
+        preparing=preparing,
         inserting=ThreadPoolExecutor(INSERTING_THREADS, "insert"),
         progress=progress,
         retry_wait_seconds_max=settings.retry_wait_seconds_max,
@@ -131,6 +151,8 @@ def _add_agents(
 
     loops = PartitionLoops(new_loop, crash, progress)
     store_usage.register(app, loops)
+    window_loops, windows_progress, share_publisher = _add_windows(app, settings, client, crash)
+    all_loops = (loops, window_loops)
 
     def faults() -> list[str]:
         found = [] if is_loaded.is_set() else ["the model catalogue is not loaded yet"]
@@ -139,7 +161,7 @@ def _add_agents(
         silent_seconds = app.consumer.silent_seconds()
         if silent_seconds > settings.stall_seconds:
             found.append(f"kafka: no answer for {silent_seconds:.0f} s")
-        return found + progress.faults()
+        return found + progress.faults() + windows_progress.faults()
 
     add_health_pages(app, faults)
 
@@ -164,6 +186,15 @@ def _add_agents(
         is_mine=lambda: 0 in progress.partitions,
     )
 
+    def is_connected() -> bool:
+        consumer = app.consumer
+        return bool(consumer) and consumer.silent_seconds() < SILENT_SECONDS_MAX
+
+    @app.task  # type: ignore[untyped-decorator]
+    async def tell_of_idle_partitions() -> None:
+        """Let windows close while nothing is published."""
+        await tell_idle(pane_topic, progress, is_connected)
+
     @app.task  # type: ignore[untyped-decorator]
     async def reconcile() -> None:
         """Check the books in the worker of the first partition."""
@@ -171,13 +202,66 @@ def _add_agents(
 
     @app.on_partitions_revoked.connect  # type: ignore[untyped-decorator]
     async def end_loops(*_: Any, **__: Any) -> None:
-        await loops.stop()
+        await asyncio.gather(*(each.stop() for each in all_loops))
         await dead_letters.release()
 
     @app.on_before_shutdown.connect  # type: ignore[untyped-decorator]
     async def shut_down(*_: Any, **__: Any) -> None:
-        await loops.stop()
+        await asyncio.gather(*(each.stop() for each in all_loops))
         await dead_letters.release()
+        await pane_publisher.stop()
+        await share_publisher.stop()
+
+
+def _add_windows(
+    app: App,
+    settings: Settings,
+    client: HttpClient,
+    crash: Callable[[BaseException], Awaitable[None]],
+) -> tuple[PartitionLoops, Progress, Publisher]:
+    """Add the agent that rolls windows."""
+    progress = Progress(settings.stall_seconds, lag=PANES_LAG)
+    publisher = Publisher(settings.kafka_bootstrap_servers, SHARES_TOPIC)
+
+    def settled() -> Mapping[int, int]:
+        with UsageLog(settings.kafka_bootstrap_servers, settings.consumer_group) as usage:
+            return {**usage.begins(), **usage.committed()}
+
+    async def settled_in_thread() -> Mapping[int, int]:
+        return await asyncio.to_thread(settled)
+
+    database = settings.clickhouse_database
+    parts = roll_windows.Parts(
+        panes=PaneCounts(client, database, settings.tokens_cap),
+        sink=ShareWindows(client, database),
+        publisher=publisher,
+        settled=settled_in_thread,
+        executor=ThreadPoolExecutor(WINDOW_THREADS, "windows"),
+        progress=progress,
+        rules=roll_windows.Rules(
+            top=settings.windows_top,
+            lateness_ms=int(settings.allowed_lateness_seconds * 1000),
+            stalled_ms=int(settings.stalled_partition_seconds * 1000),
+            revision_wait_ms=int(settings.revision_wait_seconds * 1000),
+            grace_ms=settings.late_grace_seconds * 1000,
+        ),
+        retry_wait_seconds_max=settings.retry_wait_seconds_max,
+    )
+    limits = Limits(PANE_RECORDS_MAX, settings.batch_bytes_max, PANE_WAIT_MS)
+
+    def new_loop(tp: TP) -> PartitionLoop:
+        return PartitionLoop(
+            tp,
+            consumer=app.consumer,
+            store=roll_windows.WindowRoller(tp.partition, parts).store,
+            limits=limits,
+            progress=progress,
+            meter=DERIVED_METER,
+        )
+
+    loops = PartitionLoops(new_loop, crash, progress)
+    roll_windows.register(app, loops)
+    return loops, progress, publisher
 
 
 def _check_port(host: str, port: int) -> None:

@@ -78,10 +78,11 @@ class RangeOfPanes:
         first_offset: First offset of the range.
         next_offset: First offset after it; equal to ``first_offset`` in an idle marker.
         newest_ms: Newest event time of the partition so far, at most the broker's time when it
-            arrived; in an idle marker the time at which nothing was unread. Epoch milliseconds.
-        is_idle: Nothing was unread: the partition holds no window open.
+            arrived. Of an idle partition the time at which it had nothing for windows. Epoch
+            milliseconds.
+        is_idle: Nothing was unread, or nothing that a window may still hold: the partition holds no
+            window open.
         is_whole: The panes hold all that has landed of the range. If not, ask ClickHouse.
-        too_late: Requests older than the grace period, which no window has.
     """
 
     partition: int
@@ -90,7 +91,6 @@ class RangeOfPanes:
     newest_ms: int
     is_idle: bool = False
     is_whole: bool = True
-    too_late: int = 0
 
     def metadata(self) -> dict[str, str]:
         """Return the range as metadata of an Arrow schema."""

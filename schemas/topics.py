@@ -5,6 +5,13 @@ from dataclasses import dataclass, field
 USAGE_TOPIC = "llm-usage-v1"
 DEAD_LETTER_TOPIC = "llm-usage-v1-dead-letter"
 MODELS_TOPIC = "llm-models-v1"
+SHARE_ALERTS_TOPIC = "llm-share-alerts-v1"
+PANES_TOPIC = "llm-usage-panes-v1"
+SHARES_TOPIC = "llm-shares-v1"
+
+PANES_PARTITIONS = 4
+"""The dimensions are dealt out to so many partitions, hence to at most so many workers. Another
+number would deal them anew: it goes with another version of the topic."""
 
 
 @dataclass(frozen=True)
@@ -39,4 +46,17 @@ TOPICS = (
         {"retention.ms": str(30 * DAY_MS), "max.message.bytes": str(2 << 20)},
     ),
     Topic(MODELS_TOPIC, 1, {"cleanup.policy": "compact"}),
+    # One partition: the transitions of all alerts in the order in which they were stored.
+    Topic(SHARE_ALERTS_TOPIC, 1, {"retention.ms": str(400 * DAY_MS)}),
+    # What is older is asked of ClickHouse. A range of 50,000 events with as many users has 2 MB.
+    Topic(
+        PANES_TOPIC,
+        PANES_PARTITIONS,
+        {"retention.ms": str(DAY_MS // 4), "max.message.bytes": str(16 << 20)},
+    ),
+    Topic(
+        SHARES_TOPIC,
+        1,
+        {"cleanup.policy": "compact,delete", "retention.ms": str(2 * DAY_MS)},
+    ),
 )

@@ -35,37 +35,27 @@ class Coded:
 
 
 def count_panes(
-    rows: pa.Table, *, dimensions: Sequence[str], tokens_cap: int, oldest_ms: int
-) -> tuple[pa.Table, int]:
-    """Return the panes of rows, and how many rows were too old for one.
+    rows: pa.Table, *, dimensions: Sequence[str], tokens_cap: int
+) -> dict[str, pa.Table]:
+    """Return the panes of rows by dimension.
 
     Args:
-        rows: Rows of usage_events, all of which have landed.
+        rows: Rows of usage_events, all of which have landed; at least one.
         dimensions: Of `DIMENSIONS`.
         tokens_cap: More tokens of one request do not count as ``tokens_capped``.
-        oldest_ms: Rows of earlier event times belong to no pane; epoch milliseconds.
 
     Returns:
-        A table in the form of `PANES`, in the order of dimension, pane and value.
+        Tables in the form of `PANES`, in the order of pane and value.
     """
-    too_late = 0
-    occurred_at_ms = _numbers(rows, "occurred_at")
-    keep = occurred_at_ms >= oldest_ms
-    if not keep.all():
-        too_late = int(len(keep) - keep.sum())
-        rows = rows.filter(pa.array(keep))
-        occurred_at_ms = occurred_at_ms[keep]
-    if not rows.num_rows:
-        return PANES.empty_table(), too_late
-    starts, pane_of = _panes_of(occurred_at_ms)
+    starts, pane_of = _panes_of(numbers(rows, "occurred_at"))
     measures = _measures(rows, tokens_cap)
     entries, has_user = _user_entries(rows)
-    tables = []
+    tables = {}
     for dimension in dimensions:
         coded = _coded(rows, dimension)
         group = pane_of * len(coded.values) + coded.codes
-        tables.append(_grouped(dimension, starts, coded, group, measures, entries, has_user))
-    return pa.concat_tables(tables).unify_dictionaries().combine_chunks(), too_late
+        tables[dimension] = _grouped(dimension, starts, coded, group, measures, entries, has_user)
+    return tables
 
 
 def _panes_of(occurred_at_ms: Int64s) -> tuple[Int64s, Int64s]:
@@ -81,15 +71,15 @@ def _panes_of(occurred_at_ms: Int64s) -> tuple[Int64s, Int64s]:
 
 def _measures(rows: pa.Table, tokens_cap: int) -> list[Int64s]:
     """Return what each row adds to `MEASURES`."""
-    prompt, completion = _numbers(rows, "tokens_prompt"), _numbers(rows, "tokens_completion")
+    prompt, completion = numbers(rows, "tokens_prompt"), numbers(rows, "tokens_completion")
     capped = np.minimum(prompt + completion, tokens_cap)
     return [
         np.ones(rows.num_rows, dtype=np.int64),
         prompt,
         completion,
-        _numbers(rows, "tokens_reasoning"),
-        _numbers(rows, "tokens_cached"),
-        _numbers(rows, "cost_nanousd"),
+        numbers(rows, "tokens_reasoning"),
+        numbers(rows, "tokens_cached"),
+        numbers(rows, "cost_nanousd"),
         _equals(rows, "tool_use", "called"),
         1 - _equals(rows, "status", "ok"),
         capped,
@@ -97,11 +87,11 @@ def _measures(rows: pa.Table, tokens_cap: int) -> list[Int64s]:
     ]
 
 
-def _numbers(rows: pa.Table, name: str) -> Int64s:
+def numbers(rows: pa.Table, name: str) -> Int64s:
     """Return a column as integers, unknown as 0."""
     column = rows[name].combine_chunks().cast(pa.int64()).fill_null(0)
-    numbers: Int64s = column.to_numpy(zero_copy_only=False)
-    return numbers
+    values: Int64s = column.to_numpy(zero_copy_only=False)
+    return values
 
 
 def _equals(rows: pa.Table, name: str, text: str) -> Int64s:

@@ -12,7 +12,7 @@ CPU_SECONDS = Counter("tokentide_stage_cpu_seconds", "CPU time of the thread, by
 # When a series was made says nothing that its value does not.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
-STAGES = ("fetch", "decode", "check", "enrich", "build", "insert")
+STAGES = ("fetch", "decode", "check", "enrich", "build", "insert", "panes", "windows")
 for _stage in STAGES:
     SECONDS.labels(_stage)
     CPU_SECONDS.labels(_stage)

@@ -31,6 +31,8 @@ HISTORY_MS = LATE_MS
 """How long the shares of a window are kept beyond the time that the window after it needs them."""
 REVISIONS_MS = 25 * 3_600_000
 """How long a revision is remembered: longer than the grace period of late events."""
+LATE_HOURS_MS = 25 * 3_600_000
+"""The same for panes of an hour and more, of which there are few: longer than the grace period."""
 VALUES_MAX = 5_000
 """Values of a dimension that are told apart; any further one is counted as `OTHER`."""
 
@@ -65,13 +67,16 @@ def kept_ms(length_ms: int) -> int:
     """Return how long panes of a length are kept after their end."""
     size = SIZES[PANE_LENGTHS.index(length_ms)]
     longer = PANE_LENGTHS[PANE_LENGTHS.index(length_ms) + 1 :]
-    # The panes of ten seconds make all those up to five minutes, these the hours.
     made_of_it = [each for each in longer if source_of(each) == length_ms]
-    return max([size.length_ms, *made_of_it]) + LATE_MS
+    late_ms = LATE_MS if length_ms < 3_600_000 else LATE_HOURS_MS
+    return max([size.length_ms, *made_of_it]) + late_ms
 
 
 def source_of(length_ms: int) -> int:
-    """Return the length of the panes that panes of a length are merged from."""
+    """Return the length of the panes that panes of a length are merged from.
+
+    Those of ten seconds make all up to five minutes, these the hours, these the six hours.
+    """
     if length_ms <= 300_000:
         return PANE_MS
     return 300_000 if length_ms == 3_600_000 else 3_600_000
@@ -244,6 +249,11 @@ class Windows:
         for start_ms, pane in self._made(panes):
             for length_ms in PANE_LENGTHS:
                 self._add_to(length_ms, start_ms // length_ms * length_ms, pane)
+            self.note_late([start_ms])
+
+    def note_late(self, starts_ms: Iterable[int]) -> None:
+        """Make windows due again that were given out and hold any of these panes."""
+        for start_ms in starts_ms:
             for size in SIZES:
                 last_ms = min(start_ms + size.length_ms, self.given_ms[size])
                 for end_ms in range(size.end_after(start_ms), last_ms + 1, size.slide_ms):

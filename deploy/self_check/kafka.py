@@ -14,7 +14,7 @@ from kafka.errors import KafkaError
 
 from deploy.self_check.check import Check, State, clock_check, ok, unless, unsafe, warning
 from schemas.errors import FatalError
-from schemas.topics import DAY_MS, DEAD_LETTER_TOPIC, MODELS_TOPIC, TOPICS, USAGE_TOPIC
+from schemas.topics import DAY_MS, DEAD_LETTER_TOPIC, TOPICS, USAGE_TOPIC
 from streams.delivery import declared
 
 RETENTION_MS_MIN = DAY_MS
@@ -135,10 +135,12 @@ def topic_checks(topic: TopicFacts, brokers: int, bootstrap_servers: str) -> Ite
     name, config = f"topic {topic.name}", topic.config
     alter = f"run: kafka-configs.sh --bootstrap-server {bootstrap_servers} --alter"
     alter += f" --entity-type topics --entity-name {topic.name} --add-config"
-    policy = "compact" if topic.name == MODELS_TOPIC else "delete"
-    if config["cleanup.policy"] != policy:
+    policy = next(
+        (t.config.get("cleanup.policy", "delete") for t in TOPICS if t.name == topic.name), "delete"
+    )
+    if set(config["cleanup.policy"].split(",")) != set(policy.split(",")):
         found = f"{name} has cleanup.policy={config['cleanup.policy']}, it must be {policy}"
-        yield unsafe(name, found, f"{alter} cleanup.policy={policy}")
+        yield unsafe(name, found, f"{alter} cleanup.policy=[{policy}]")
     if topic.name == USAGE_TOPIC:
         yield from _usage_checks(name, config, alter)
     replicas, in_sync = topic.replicas, int(config["min.insync.replicas"])

@@ -30,7 +30,8 @@ from schemas.topics import DEAD_LETTER_TOPIC
 from sinks.usage_events import arrow_schema
 from streams import dead_letters, partitions
 from streams.health import Progress
-from streams.partitions import Limits, PartitionLoop
+from streams.pane_topic import Landed
+from streams.partitions import Confirm, Limits, PartitionLoop
 from streams.record_batches import Committed, Fetched, PartitionLostError, RecordBatch, keep_whole
 
 USAGE = TP("llm-usage-v1", 0)
@@ -268,6 +269,7 @@ class Owner:
             writer=self,
             stored=self,
             dead_letters=dead_letters.DeadLetters("nowhere", "group"),
+            panes=_Untold(),
             preparing=_Threads(self),
             inserting=_Threads(self),
             progress=Progress(30),
@@ -397,6 +399,13 @@ class Owner:
         assert newest_max is None or newest_max >= len(self.world.log)
         del event_ids
         return self.ask_in_thread("ids", before_offset, ranges)
+
+
+class _Untold:
+    """No rolling windows: they are in no state of the model."""
+
+    async def publish(self, landed: Landed, confirm: Confirm) -> None:
+        """Tell nobody."""
 
 
 class _Threads(Executor):

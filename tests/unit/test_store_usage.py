@@ -19,6 +19,7 @@ from sinks.usage_events import arrow_schema
 from streams.batches import Batch
 from streams.dead_letters import Rejected
 from streams.health import Progress
+from streams.pane_topic import Landed
 from streams.partitions import Confirm, StoreRequest
 from streams.record_batches import PartitionLostError
 from tests.record_batch import record_batch
@@ -97,6 +98,16 @@ class FakeDeadLetters:
         self.letters += rejected
 
 
+class FakePanes:
+    def __init__(self) -> None:
+        self.told: list[list[int] | None] = []
+
+    async def publish(self, landed: Landed, confirm: Confirm) -> None:
+        await confirm()
+        rows = landed.rows
+        self.told.append(None if rows is None else rows["kafka_offset"].to_pylist())
+
+
 class FakeOwner:
     """The loop's side of a request."""
 
@@ -118,6 +129,7 @@ class Bench:
     def __init__(self, clickhouse: FakeClickHouse, **settings: Any) -> None:
         self.clickhouse = clickhouse
         self.dead_letters = FakeDeadLetters()
+        self.panes = FakePanes()
         self.owner = FakeOwner()
         self.vendor = "vendor"
         self.progress = Progress(30)
@@ -136,6 +148,7 @@ class Bench:
             writer=self.clickhouse,
             stored=self.clickhouse,
             dead_letters=self.dead_letters,
+            panes=self.panes,
             preparing=self.executor,
             inserting=self.executor,
             progress=self.progress,
@@ -233,6 +246,22 @@ async def test_a_range_of_refused_records_writes_nothing() -> None:
     assert writer.written == []
 
 
+async def test_windows_are_told_what_landed_and_nothing_else() -> None:
+    """Neither refused records nor those sent again; a range without a row is told of too."""
+    bench = Bench(FakeClickHouse())
+    await bench.store(event(0), event(0), b"nonsense", event(3))
+    await bench.store(b"nonsense", first=44)
+    assert bench.panes.told == [[40, 43], []]
+
+
+async def test_windows_are_told_after_it_has_landed() -> None:
+    """What ClickHouse does not have is in no window."""
+    bench = Bench(FakeClickHouse(FatalError("table is gone")))
+    with pytest.raises(FatalError, match="table is gone"):
+        await bench.store(event(0))
+    assert bench.panes.told == []
+
+
 async def test_the_watermark_does_not_go_back() -> None:
     """A range of late events leaves the newest event time where it was."""
     bench = Bench(FakeClickHouse())
@@ -321,6 +350,8 @@ async def test_a_range_that_landed_long_ago_is_not_sent_again() -> None:
     bench.new_owner()
     await bench.store(*values, is_repeat=True)
     assert bench.clickhouse.calls == ["llm-usage-v1:1:41-41:202605"]
+    # Its rows are not at hand, so windows are made of what is stored.
+    assert bench.panes.told == [[40, 41], None]
 
 
 async def test_a_range_that_retention_has_cut_keeps_what_landed() -> None:
@@ -357,6 +388,7 @@ async def test_a_refused_row_is_dead_lettered_with_its_reason_and_the_rest_lands
         offset for _, rows in clickhouse.written for offset in rows["kafka_offset"].to_pylist()
     ]
     assert sorted(landed) == [40, 42, 43]
+    assert bench.panes.told == [[40, 42, 43]]
     first, second = sorted(bench.dead_letters.letters, key=lambda each: each.offset)
     assert (first.offset, first.value, first.reason, first.field, first.stage) == (
         41,

@@ -1,0 +1,473 @@
+"""Roll windows: panes of landed ranges in, closed windows to ClickHouse and ``llm-shares-v1`` out.
+
+Guarantee, from ``llm-usage-panes-v1`` to windows: a range is counted once. What has been counted is
+known per partition of the usage topic by offset; a range that is told again is passed over, and one
+that does not follow on what was counted makes the state be rebuilt from ClickHouse, below the end of
+that range. Windows go out at least once; a window that goes out again replaces itself.
+
+A worker owns some partitions of the panes topic, hence some dimensions, each of them whole. Its state
+is in memory only.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import orjson
+import pyarrow as pa
+import structlog
+from prometheus_client import Counter, Gauge
+
+from agents.store_usage import RETRY_WAIT_SECONDS_MIN, Result, in_thread
+from schemas.errors import RecordError, SinkUnavailableError
+from schemas.panes import PANE_MS, RangeOfPanes, decode
+from schemas.topics import PANES_TOPIC
+from streams.health import Progress
+from streams.pane_topic import dimensions_of
+from streams.partitions import Confirm, PartitionLoops, StoreRequest
+from streams.publishing import Publisher
+from streams.record_batches import App, Fetched, RecordBatchSchema
+from streams.share_window import as_record, key
+from streams.stages import stage
+from streams.watermarks import Watermarks
+from streams.windows import PANE_LENGTHS, SIZES, Size, Window, Windows, kept_ms
+
+log = structlog.get_logger()
+
+APPLIED = Counter("tokentide_pane_ranges", "Ranges counted in rolling windows.")
+REPEATED = Counter("tokentide_pane_ranges_repeated", "Ranges told again, and passed over.")
+REBUILDS = Counter("tokentide_window_rebuilds", "Times that windows were rebuilt from ClickHouse.")
+REFUSED = Counter("tokentide_pane_records_refused", "Records of the panes topic that are no panes.")
+GIVEN = Counter("tokentide_windows_given", "Windows given out.", ["window"])
+REVISED = Counter("tokentide_windows_revised", "Windows given out again.", ["window"])
+WATERMARK = Gauge(
+    "tokentide_windows_watermark_timestamp_seconds", "Up to which event time windows are closed."
+)
+
+FETCHES_WAITING_MAX = 8
+CATCH_UP_MS = 86_400_000
+"""Windows that ended longer ago are not given out any more."""
+FUTURE_MS = 3_600_000
+"""No stored event is further ahead of the clock."""
+ASKED_SPAN_MS = 2 * 3_600_000
+"""Longest time of which panes are asked of ClickHouse at once, beside that of one window."""
+WRITTEN_TOGETHER_MAX = 500
+
+
+class Panes(Protocol):
+    """Panes made of what is stored."""
+
+    def read(
+        self,
+        dimensions: Sequence[str],
+        length_ms: int,
+        from_ms: int,
+        to_ms: int,
+        *,
+        below: Mapping[int, int] | None = None,
+    ) -> pa.Table:
+        """Return panes in the form of `schemas.panes.PANES`."""
+
+    def late_panes_ms(
+        self, since_ms: int, *, above: Mapping[int, int], below: Mapping[int, int]
+    ) -> list[int]:
+        """Return the starts of panes that have rows at offsets between these."""
+
+
+class GivenWindow(Protocol):
+    """A window that was given out."""
+
+    @property
+    def dimension(self) -> str: ...
+    @property
+    def window_seconds(self) -> int: ...
+    @property
+    def window_end_ms(self) -> int: ...
+    @property
+    def revision(self) -> int: ...
+    @property
+    def shares(self) -> Mapping[str, tuple[int, int, int]]: ...
+
+
+class Sink(Protocol):
+    """Where windows are kept."""
+
+    def write(self, windows: Sequence[Mapping[str, Any]]) -> None: ...
+
+    def write_progress(
+        self, panes_partition: int, offsets: Mapping[int, int], now_ms: int
+    ) -> None: ...
+
+    def progress(self, panes_partition: int) -> dict[int, int] | None: ...
+
+    def last_ends_ms(self, dimensions: Sequence[str]) -> dict[tuple[str, int], int]: ...
+
+    def given(
+        self, dimensions: Sequence[str], since_ms: Mapping[int, int], *, revised_since_ms: int
+    ) -> Sequence[GivenWindow]: ...
+
+
+@dataclass(frozen=True)
+class Rules:
+    """When windows are given out.
+
+    Attributes:
+        top: Values with a row of their own.
+        lateness_ms: See `Watermarks`.
+        stalled_ms: See `Watermarks`.
+        revision_wait_ms: Between two rounds of revisions.
+        grace_ms: Later events revise nothing.
+    """
+
+    top: int
+    lateness_ms: int
+    stalled_ms: int
+    revision_wait_ms: int
+    grace_ms: int
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What all partitions of the panes topic share.
+
+    Attributes:
+        settled: Returns the committed offset of each partition of the usage topic, its first offset
+            if nothing is committed: everything below has landed.
+        executor: Threads for counting and for calls to ClickHouse.
+        now_ms: Wall-clock time, epoch milliseconds.
+    """
+
+    panes: Panes
+    sink: Sink
+    publisher: Publisher
+    settled: Callable[[], Awaitable[Mapping[int, int]]]
+    executor: Executor
+    progress: Progress
+    rules: Rules
+    retry_wait_seconds_max: float
+    now_ms: Callable[[], int] = field(default=lambda: time.time_ns() // 1_000_000)
+
+
+Told = tuple[pa.Table, RangeOfPanes]
+
+
+class WindowRoller:
+    """The windows of the dimensions of one partition of the panes topic."""
+
+    def __init__(self, partition: int, parts: Parts) -> None:
+        self._partition = partition
+        self._parts = parts
+        self._dimensions = dimensions_of(partition)
+        self._windows: dict[str, Windows] = {}
+        self._counted: dict[int, int] = {}
+        """By partition of the usage topic: everything below this offset is counted, nothing else."""
+        self._watermarks = Watermarks(parts.rules.lateness_ms, parts.rules.stalled_ms)
+        self._revised_ms = parts.now_ms()
+
+    async def store(self, request: StoreRequest) -> None:
+        """Count the ranges of some records and give out what is due; returns when it is stored.
+
+        Raises:
+            PartitionLostError: Another worker owns the partition.
+            FatalError: A person is needed.
+        """
+        confirm = request.confirm
+        if not self._windows:
+            await self._rebuild(confirm, {})
+        for record_batch in request.batch.record_batches:
+            for value in record_batch.values():
+                told = _decoded(value)
+                if told is not None:
+                    await self._count(confirm, *told)
+        await self._give_out(confirm)
+
+    async def _count(self, confirm: Confirm, panes: pa.Table, told: RangeOfPanes) -> None:
+        counted = self._counted.get(told.partition, 0)
+        if told.next_offset > counted:
+            if told.first_offset == counted and told.is_whole:
+                await in_thread(self._parts.executor, self._add, panes)
+                self._counted[told.partition] = told.next_offset
+            else:
+                log.info(
+                    "windows.behind",
+                    partition=told.partition,
+                    offset_counted=counted,
+                    offset_first=told.first_offset,
+                )
+                await self._rebuild(confirm, {told.partition: told.next_offset})
+            APPLIED.inc()
+        elif not told.is_idle:
+            REPEATED.inc()
+        if told.next_offset >= counted:
+            self._watermarks.heard(
+                told.partition, told.newest_ms, is_idle=told.is_idle, now_ms=self._parts.now_ms()
+            )
+
+    def _add(self, panes: pa.Table) -> None:
+        with stage("windows"):
+            for dimension, mine in _by_dimension(panes).items():
+                if dimension in self._windows:
+                    self._windows[dimension].add(mine)
+
+    async def _give_out(self, confirm: Confirm) -> None:
+        now_ms = self._parts.now_ms()
+        watermark_ms = self._watermarks.advance(now_ms)
+        if watermark_ms is None:
+            return
+        WATERMARK.set(watermark_ms / 1000)
+        closed = await in_thread(self._parts.executor, self._close, watermark_ms)
+        # Oldest first: the newest one in ClickHouse tells where a new owner goes on.
+        await self._answer(confirm, watermark_ms, is_revision=False)
+        await self._send(confirm, closed, watermark_ms)
+        if now_ms - self._revised_ms >= self._parts.rules.revision_wait_ms:
+            self._revised_ms = now_ms
+            counted = dict(self._counted)
+            again = await in_thread(self._parts.executor, self._due_again)
+            await self._send(confirm, again, watermark_ms)
+            await self._answer(confirm, watermark_ms, is_revision=True)
+            await self._call(
+                confirm, self._parts.sink.write_progress, self._partition, counted, now_ms
+            )
+
+    def _close(self, watermark_ms: int) -> list[Window]:
+        with stage("windows"):
+            return [
+                window
+                for windows in self._windows.values()
+                for window in windows.close(watermark_ms, is_complete=self._watermarks.is_complete)
+            ]
+
+    def _due_again(self) -> list[Window]:
+        with stage("windows"):
+            return [
+                window
+                for windows in self._windows.values()
+                for window in windows.due_again(is_complete=self._watermarks.is_complete)
+            ]
+
+    async def _answer(self, confirm: Confirm, watermark_ms: int, *, is_revision: bool) -> None:
+        """Give out windows that reach further back than what is kept, from what is stored."""
+        for size in SIZES:
+            ends = {
+                end_ms
+                for windows in self._windows.values()
+                for (asked, end_ms), revision in windows.ask_for.items()
+                if asked == size and (revision > 0) == is_revision
+            }
+            for chunk in _chunks(sorted(ends), size):
+                panes = await self._call(
+                    confirm,
+                    self._parts.panes.read,
+                    self._dimensions,
+                    size.slide_ms,
+                    chunk[0] - size.length_ms,
+                    chunk[-1],
+                )
+                answered = await in_thread(self._parts.executor, self._answered, size, chunk, panes)
+                await self._send(confirm, answered, watermark_ms)
+
+    def _answered(self, size: Size, ends_ms: Sequence[int], panes: pa.Table) -> list[Window]:
+        parts = _by_dimension(panes)
+        with stage("windows"):
+            return [
+                window
+                for dimension, windows in self._windows.items()
+                for window in windows.answered(
+                    size,
+                    [end_ms for end_ms in ends_ms if (size, end_ms) in windows.ask_for],
+                    parts.get(dimension, panes.slice(0, 0)),
+                    is_complete=self._watermarks.is_complete,
+                )
+            ]
+
+    async def _send(self, confirm: Confirm, windows: Sequence[Window], watermark_ms: int) -> None:
+        """Publish windows, then store them: what is stored has been published."""
+        for start in range(0, len(windows), WRITTEN_TOGETHER_MAX):
+            some = windows[start : start + WRITTEN_TOGETHER_MAX]
+            given_ms = self._parts.now_ms()
+            records = [
+                as_record(window, watermark_ms=watermark_ms, given_ms=given_ms) for window in some
+            ]
+            await self._parts.publisher.publish(
+                [(0, key(w), orjson.dumps(r)) for w, r in zip(some, records, strict=True)],
+                confirm=confirm,
+            )
+            await self._call(confirm, self._parts.sink.write, records)
+            for window in some:
+                counter = REVISED if window.revision else GIVEN
+                counter.labels(window.size.length_ms // 1000).inc()
+
+    async def _rebuild(self, confirm: Confirm, counted: Mapping[int, int]) -> None:
+        """Make the state anew out of what is stored.
+
+        Args:
+            confirm: Asks whether the partition is ours.
+            counted: Offsets below which everything has landed, as has been told just now.
+        """
+        REBUILDS.inc()
+        parts, now_ms = self._parts, self._parts.now_ms()
+        settled = await parts.settled()
+        below = {**settled, **self._counted, **counted}
+        for partition in settled:
+            self._watermarks.expect(partition, now_ms)
+            known = (settled.get(partition, 0), self._counted.get(partition, 0))
+            below[partition] = max(*known, counted.get(partition, 0))
+        self._windows = await self._given_windows(confirm, now_ms)
+        for length_ms in PANE_LENGTHS:
+            size = SIZES[PANE_LENGTHS.index(length_ms)]
+            given_ms = [windows.given_ms[size] for windows in self._windows.values()]
+            from_ms = (min(given_ms) - kept_ms(length_ms)) // length_ms * length_ms
+            future_ms = now_ms // length_ms * length_ms + FUTURE_MS
+            panes = await self._call(
+                confirm,
+                parts.panes.read,
+                self._dimensions,
+                length_ms,
+                from_ms,
+                future_ms if length_ms == PANE_MS else max(given_ms),
+                below=below,
+            )
+            await in_thread(parts.executor, self._load, length_ms, panes, from_ms)
+        await self._find_owed(confirm, below, now_ms)
+        self._counted = below
+        log.info(
+            "windows.rebuilt",
+            dimensions=self._dimensions,
+            seconds=round((parts.now_ms() - now_ms) / 1000, 3),
+        )
+
+    def _load(self, length_ms: int, panes: pa.Table, from_ms: int) -> None:
+        mine = _by_dimension(panes)
+        for dimension, windows in self._windows.items():
+            windows.load(length_ms, mine.get(dimension, panes.slice(0, 0)), from_ms)
+
+    async def _given_windows(self, confirm: Confirm, now_ms: int) -> dict[str, Windows]:
+        """Return windows without panes, that go on behind those that were given out."""
+        parts = self._parts
+        last_ms = await self._call(confirm, parts.sink.last_ends_ms, self._dimensions)
+        oldest_ms = now_ms - CATCH_UP_MS
+        given_ms = {
+            dimension: {
+                size: max(
+                    last_ms.get((dimension, size.length_ms // 1000), now_ms),
+                    oldest_ms,
+                )
+                // size.slide_ms
+                * size.slide_ms
+                for size in SIZES
+            }
+            for dimension in self._dimensions
+        }
+        since_ms = {
+            size.length_ms // 1000: min(each[size] for each in given_ms.values()) - size.length_ms
+            for size in SIZES
+        }
+        given = await self._call(
+            confirm,
+            lambda: parts.sink.given(
+                self._dimensions, since_ms, revised_since_ms=now_ms - parts.rules.grace_ms
+            ),
+        )
+        of = {dimension: [g for g in given if g.dimension == dimension] for dimension in given_ms}
+        return {
+            dimension: Windows(
+                dimension,
+                top=parts.rules.top,
+                given_ms=given_ms[dimension],
+                revisions={_place(g): g.revision for g in of[dimension] if g.revision},
+                history={_place(g): g.shares for g in of[dimension]},
+            )
+            for dimension in self._dimensions
+        }
+
+    async def _find_owed(self, confirm: Confirm, below: Mapping[int, int], now_ms: int) -> None:
+        """Make those windows due that an earlier owner had given out and not yet revised."""
+        told = await self._call(confirm, self._parts.sink.progress, self._partition)
+        if told is None:
+            sink = self._parts.sink
+            await self._call(confirm, sink.write_progress, self._partition, below, now_ms)
+            return
+        late = await self._call(
+            confirm,
+            lambda: self._parts.panes.late_panes_ms(
+                now_ms - self._parts.rules.grace_ms, above=told, below=below
+            ),
+        )
+        for windows in self._windows.values():
+            windows.note_late(late)
+
+    async def _call(
+        self, confirm: Confirm, function: Callable[..., Result], *arguments: object, **named: object
+    ) -> Result:
+        """Call ClickHouse while the partition is ours, again and again while ClickHouse is away."""
+        wait_seconds = RETRY_WAIT_SECONDS_MIN
+        while True:
+            await confirm()
+            try:
+                result = await in_thread(
+                    self._parts.executor, lambda: function(*arguments, **named)
+                )
+            except SinkUnavailableError as error:
+                self._parts.progress.sink_error = str(error)
+                log.warning("sink.failed", error=str(error), retry_seconds=wait_seconds)
+                await asyncio.sleep(wait_seconds * random.uniform(0.75, 1.25))
+                wait_seconds = min(wait_seconds * 2, self._parts.retry_wait_seconds_max)
+            else:
+                self._parts.progress.sink_error = ""
+                return result
+
+
+def _decoded(value: bytes | None) -> Told | None:
+    try:
+        return decode(value or b"")
+    except RecordError as error:
+        # What it may have told is missed, so the next range makes the state be rebuilt.
+        REFUSED.inc()
+        log.error("panes.refused", reason=error.reason.value, field=error.field)
+        return None
+
+
+def _by_dimension(panes: pa.Table) -> dict[str, pa.Table]:
+    names = panes["dimension"].unify_dictionaries().combine_chunks()
+    if not len(names):
+        return {}
+    codes = names.indices.to_numpy()
+    return {
+        name: panes.filter(pa.array(codes == code))
+        for code, name in enumerate(names.dictionary.to_pylist())
+    }
+
+
+def _place(given: GivenWindow) -> tuple[Size, int]:
+    seconds = given.window_seconds
+    size = next(size for size in SIZES if size.length_ms == seconds * 1000)
+    return size, given.window_end_ms
+
+
+def _chunks(ends_ms: Sequence[int], size: Size) -> Iterable[Sequence[int]]:
+    """Yield ends that are near each other together."""
+    chunk: list[int] = []
+    for end_ms in ends_ms:
+        is_far = chunk and end_ms - chunk[-1] > size.length_ms
+        if is_far or (chunk and end_ms - chunk[0] > max(ASKED_SPAN_MS, size.length_ms)):
+            yield chunk
+            chunk = []
+        chunk.append(end_ms)
+    if chunk:
+        yield chunk
+
+
+def register(app: App, loops: PartitionLoops) -> None:
+    """Add the agent to the app."""
+    topic = app.topic(PANES_TOPIC, schema=RecordBatchSchema(), maxsize=FETCHES_WAITING_MAX)
+
+    @app.agent(topic, name="roll_windows")  # type: ignore[untyped-decorator]
+    async def roll_windows(stream: object) -> None:
+        """Hand each fetch to the loop of its partition."""
+        async for fetched in stream:  # type: ignore[attr-defined]
+            assert isinstance(fetched, Fetched)
+            await loops.deliver(fetched)

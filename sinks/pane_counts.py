@@ -1,0 +1,186 @@
+"""Panes made by ClickHouse of what is stored: windows are rebuilt and revised from them.
+
+The same form and the same numbers as the panes that workers publish (`schemas.panes`).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from schemas.panes import (
+    DIMENSIONS,
+    MEASURES,
+    PAIR_SEPARATOR,
+    PANE_MS,
+    PANES,
+    RANK_BITS,
+    REGISTERS,
+    UNKNOWN,
+)
+from sinks.clickhouse import CAUGHT, sorted_error
+from sinks.usage_events import TABLE
+
+NO_USER = REGISTERS
+"""In place of a register, for requests whose user is not known."""
+ANSWER_SECONDS_MAX = 600
+
+
+class QueryClient(Protocol):
+    """What is needed of clickhouse-connect's client."""
+
+    def query_arrow(
+        self,
+        query: str,
+        parameters: dict[str, Any] | None = None,
+        settings: dict[str, Any] | None = None,
+    ) -> pa.Table: ...
+
+
+class PaneCounts:
+    """Counts panes in ``usage_events``.
+
+    Args:
+        client: One thread at a time.
+        database: Where the table is.
+        tokens_cap: See `schemas.panes.MEASURES`.
+    """
+
+    def __init__(self, client: QueryClient, database: str, tokens_cap: int) -> None:
+        self._client = client
+        self._table = f"{database}.{TABLE}"
+        self._tokens_cap = tokens_cap
+
+    def read(
+        self,
+        dimensions: Sequence[str],
+        length_ms: int,
+        from_ms: int,
+        to_ms: int,
+        *,
+        below: Mapping[int, int] | None = None,
+    ) -> pa.Table:
+        """Return panes of event times ``[from_ms, to_ms)``, in the form of `PANES`.
+
+        Args:
+            dimensions: Of `DIMENSIONS`.
+            length_ms: Length of a pane; they are aligned to the epoch.
+            from_ms: A multiple of the length, as is ``to_ms``; epoch milliseconds.
+            to_ms: See there.
+            below: Only offsets below these, by partition of the usage topic; ``None`` is all.
+
+        Raises:
+            SinkUnavailableError: Not now.
+            FatalError: A person is needed.
+        """
+        if from_ms >= to_ms:
+            return PANES.empty_table()
+        where = (
+            f"occurred_at >= fromUnixTimestamp64Milli({from_ms:d}, 'UTC')"
+            f" AND occurred_at < fromUnixTimestamp64Milli({to_ms:d}, 'UTC')"
+        )
+        if below is not None:
+            ends = " OR ".join(
+                f"(kafka_partition = {partition:d} AND kafka_offset < {offset:d})"
+                for partition, offset in sorted(below.items())
+            )
+            where += f" AND ({ends or 'false'})"
+        found = [
+            _in_form(
+                dimension,
+                self._query(_sql(dimension, self._table, length_ms, self._tokens_cap, where)),
+            )
+            for dimension in dimensions
+        ]
+        return pa.concat_tables(found).unify_dictionaries().combine_chunks()
+
+    def late_panes_ms(
+        self, since_ms: int, *, above: Mapping[int, int], below: Mapping[int, int]
+    ) -> list[int]:
+        """Return the starts of panes that have rows at offsets in these ranges.
+
+        Args:
+            since_ms: Panes from this event time on, epoch milliseconds.
+            above: First offset, by partition of the usage topic; 0 where none is given.
+            below: First offset behind.
+
+        Raises:
+            SinkUnavailableError, FatalError: As `read`.
+        """
+        ranges = " OR ".join(
+            f"(kafka_partition = {partition:d} AND kafka_offset >= {above.get(partition, 0):d}"
+            f" AND kafka_offset < {offset:d})"
+            for partition, offset in sorted(below.items())
+        )
+        found = self._query(
+            f"SELECT DISTINCT toInt64(intDiv(toUnixTimestamp64Milli(occurred_at), {PANE_MS})"
+            f" * {PANE_MS}) AS pane_ms FROM {self._table}"
+            f" WHERE occurred_at >= fromUnixTimestamp64Milli({since_ms:d}, 'UTC')"
+            f" AND ({ranges or 'false'})"
+        )
+        return [int(each) for each in found["pane_ms"].to_pylist()]
+
+    def _query(self, sql: str) -> pa.Table:
+        try:
+            return self._client.query_arrow(
+                sql, settings={"max_execution_time": ANSWER_SECONDS_MAX}
+            )
+        except CAUGHT as error:
+            raise sorted_error(error, detail=False) from error
+
+
+def _sql(dimension: str, table: str, length_ms: int, tokens_cap: int, where: str) -> str:
+    """Return the query for one dimension; the inner one has a row per register of a sketch."""
+    capped = f"least(ifNull(e.tokens_prompt, 0) + ifNull(e.tokens_completion, 0), {tokens_cap:d})"
+    sums = {
+        "requests": "count()",
+        "tokens_prompt": "sum(ifNull(e.tokens_prompt, 0))",
+        "tokens_completion": "sum(ifNull(e.tokens_completion, 0))",
+        "tokens_reasoning": "sum(ifNull(e.tokens_reasoning, 0))",
+        "tokens_cached": "sum(ifNull(e.tokens_cached, 0))",
+        "cost_nanousd": "sum(ifNull(e.cost_nanousd, 0))",
+        "tool_call_requests": "countIf(e.tool_use = 'called')",
+        "errors": "countIf(e.status != 'ok')",
+        "tokens_capped": f"sum({capped})",
+        "tokens_capped_squared": f"sum(toUInt64({capped}) * {capped})",
+    }
+    inner = ", ".join(f"{sums[name]} AS {name}" for name in MEASURES)
+    outer = ", ".join(f"toInt64(sum(p.{name})) AS {name}" for name in MEASURES)
+    # As in streams.panes: 10 bits are the register, the first set of 53 others gives the rank.
+    bits = "intHash64(assumeNotNull(e.user_hash))"
+    rest = f"bitShiftRight({bits}, 11)"
+    rank = f"if({rest} = 0, 54, 53 - toUInt8(floor(log2({rest}))))"
+    return (
+        f"SELECT pane_ms, value, {outer}, groupArrayIf("
+        f"toUInt16(p.register * {1 << RANK_BITS} + p.rank), p.register != {NO_USER}) AS users"
+        f" FROM (SELECT toInt64(intDiv(toUnixTimestamp64Milli(e.occurred_at), {length_ms:d})"
+        f" * {length_ms:d}) AS pane_ms, {_value(dimension)} AS value,"
+        f" if(isNull(e.user_hash), {NO_USER}, bitAnd({bits}, {REGISTERS - 1})) AS register,"
+        f" max(if(isNull(e.user_hash), 0, {rank})) AS rank, {inner}"
+        f" FROM {table} AS e WHERE {where} GROUP BY pane_ms, value, register"
+        ") AS p GROUP BY pane_ms, value ORDER BY pane_ms, value"
+    )
+
+
+def _value(dimension: str) -> str:
+    """Return the value of a dimension as SQL; a pair with an unknown part is unknown."""
+    names = [f"e.{name}" for name in DIMENSIONS[dimension]]
+    if len(names) == 1:
+        return f"CAST({names[0]}, 'String')"
+    unknown = " OR ".join(f"{name} = '{UNKNOWN}'" for name in names)
+    joined = f", '{PAIR_SEPARATOR}', ".join(names)
+    return f"if({unknown}, '{UNKNOWN}', concat({joined}))"
+
+
+def _in_form(dimension: str, panes: pa.Table) -> pa.Table:
+    """Return what ClickHouse answered in the form of `PANES`."""
+    columns = {name: panes[name] for name in panes.column_names}
+    columns["dimension"] = pa.array([dimension] * panes.num_rows, pa.utf8())
+    for name in ("dimension", "value"):
+        columns[name] = (
+            pa.chunked_array([columns[name]])
+            if isinstance(columns[name], pa.Array)
+            else columns[name]
+        )
+        columns[name] = columns[name].cast(pa.utf8()).dictionary_encode()
+    return pa.table({field.name: columns[field.name].cast(field.type) for field in PANES})

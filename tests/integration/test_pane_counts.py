@@ -1,0 +1,72 @@
+"""Panes counted by the real engine equal those that a worker makes of the same rows."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pyarrow as pa
+import pytest
+from clickhouse_connect.driver.httpclient import HttpClient
+
+from schemas.panes import DIMENSIONS, PANE_MS, PANES
+from sinks.pane_counts import PaneCounts
+from sinks.usage_events import UsageEventWriter
+from streams.panes import count_panes
+from tests.conftest import ClickHouseAddress as Server
+from tests.integration.sinks_database import migrated
+from tests.usage_rows import as_table, random_rows
+
+START = datetime(2026, 11, 20, 23, 59, tzinfo=UTC)
+START_MS = int(START.timestamp() * 1000)
+SPAN = timedelta(minutes=2)
+SPAN_MS = 120_000
+CAP = 9_000
+PARTITION = 3
+
+
+@pytest.fixture
+def client(clickhouse: Server, fresh_database: str) -> Iterator[HttpClient]:
+    with migrated(clickhouse, fresh_database) as client:
+        yield client
+
+
+def sorted_rows(panes: pa.Table) -> list[dict[str, object]]:
+    """Return panes as dictionaries in a fixed order, with the entries of a sketch sorted."""
+    rows = panes.to_pylist()
+    for row in rows:
+        row["users"] = sorted(row["users"])
+    return sorted(rows, key=lambda row: (row["dimension"], row["pane_ms"], row["value"]))
+
+
+def test_sql_counts_what_the_worker_counts(client: HttpClient) -> None:
+    """Every dimension, measure and sketch entry, and users that are not known."""
+    rows = random_rows(1, 3000, START, SPAN)
+    for row in rows[::7]:
+        row["user_hash"] = None
+    for at, row in enumerate(rows[1::7]):
+        row["user_hash"] = [0, 1, 2**64 - 1, 2**63][at % 4]
+    table = as_table(rows)
+    UsageEventWriter(client, client.database or "").write(table, "one")
+    counts = PaneCounts(client, client.database or "", CAP)
+    found = counts.read(list(DIMENSIONS), PANE_MS, START_MS, START_MS + SPAN_MS)
+    made, too_late = count_panes(table, dimensions=list(DIMENSIONS), tokens_cap=CAP, oldest_ms=0)
+    assert too_late == 0
+    assert found.schema.equals(PANES)
+    assert sorted_rows(found) == sorted_rows(made)
+
+
+def test_offsets_and_times_bound_what_is_counted(client: HttpClient) -> None:
+    """Rows that were not settled yet, or lie outside, are not in it."""
+    rows = random_rows(2, 1000, START, SPAN)
+    UsageEventWriter(client, client.database or "").write(as_table(rows), "one")
+    counts = PaneCounts(client, client.database or "", CAP)
+    to_ms = START_MS + SPAN_MS // 2
+    found = counts.read(["vendor"], PANE_MS, START_MS, to_ms, below={PARTITION: 600, 0: 900})
+    inside = [
+        row
+        for row in rows
+        if row["kafka_offset"] < 600 and row["occurred_at"].timestamp() * 1000 < to_ms
+    ]
+    made, _ = count_panes(as_table(inside), dimensions=["vendor"], tokens_cap=CAP, oldest_ms=0)
+    assert sorted_rows(found) == sorted_rows(made)
+    assert not counts.read(["vendor"], PANE_MS, START_MS, to_ms, below={}).num_rows
+    assert not counts.read(["vendor"], PANE_MS, to_ms, to_ms).num_rows
