@@ -19,6 +19,7 @@ from agents import roll_windows, store_usage
 from agents.follow_catalogue import CatalogueFollower
 from agents.reconcile import BackgroundReconciler
 from deploy.addresses import writer_address
+from deploy.alerting import add_alerting
 from deploy.self_check.all_checks import require_safe
 from schemas.catalogue import Catalogue
 from schemas.errors import FatalError, RetryableError
@@ -125,6 +126,10 @@ def _add_agents(
         await is_loaded.wait()
         return follower.current
 
+    def vendor_of(model: str) -> str:
+        found = follower.current.models.get(model)
+        return (found.vendor if found else None) or ""
+
     parts = store_usage.Parts(
         catalogue=catalogue,
         writer=UsageEventWriter(client, settings.clickhouse_database),
@@ -152,7 +157,8 @@ def _add_agents(
     loops = PartitionLoops(new_loop, crash, progress)
     store_usage.register(app, loops)
     window_loops, windows_progress, share_publisher = _add_windows(app, settings, client, crash)
-    all_loops = (loops, window_loops)
+    alerting = add_alerting(app, settings, client, crash, vendor_of)
+    all_loops = (loops, window_loops, alerting.loops)
 
     def faults() -> list[str]:
         found = [] if is_loaded.is_set() else ["the model catalogue is not loaded yet"]
@@ -161,7 +167,7 @@ def _add_agents(
         silent_seconds = app.consumer.silent_seconds()
         if silent_seconds > settings.stall_seconds:
             found.append(f"kafka: no answer for {silent_seconds:.0f} s")
-        return found + progress.faults() + windows_progress.faults()
+        return found + progress.faults() + windows_progress.faults() + alerting.faults()
 
     add_health_pages(app, faults)
 
@@ -204,11 +210,13 @@ def _add_agents(
     async def end_loops(*_: Any, **__: Any) -> None:
         await asyncio.gather(*(each.stop() for each in all_loops))
         await dead_letters.release()
+        await alerting.release()
 
     @app.on_before_shutdown.connect  # type: ignore[untyped-decorator]
     async def shut_down(*_: Any, **__: Any) -> None:
         await asyncio.gather(*(each.stop() for each in all_loops))
         await dead_letters.release()
+        await alerting.release()
         await pane_publisher.stop()
         await share_publisher.stop()
 

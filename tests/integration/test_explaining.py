@@ -128,7 +128,10 @@ def test_all_traffic_is_compared_with_its_rate_before(
     write(client, rows)
     found = explain(client, dimension="", value="", is_of_requests=is_of_requests)
     before, after = periods(rows)
-    count = (lambda rows: len(rows)) if is_of_requests else (lambda rows: sum(map(tokens, rows)))
+
+    def count(rows: list[Row]) -> int:
+        return len(rows) if is_of_requests else sum(map(tokens, rows))
+
     assert found.share_before == pytest.approx(1.0)
     assert found.share_after == pytest.approx(count(after) * 3 / count(before))
     for breakdown in found.breakdowns:
