@@ -66,14 +66,17 @@ class ShareAlerts:
         reading = self.table.step(one)
         at = {int(place): column for column, place in enumerate(reading.places)}
         said = [
-            ended
+            news
             for value in list(self.open)
-            for ended in self._follow(value, at, reading, one.end_ms)
+            for news in self._follow(value, at, reading, one.end_ms)
         ]
+        ended = {each.value for each in said}  # Its windows were cut: this bin is told already.
         loud = np.flatnonzero(np.abs(reading.statistic) >= self._threshold)
         pending = self._pending
         self._pending = set()
         for column in loud:
+            if self.table.names[reading.places[column]] in ended:
+                continue
             said += self._begin(int(column), reading, one.end_ms, pending)
         self._ended = {
             value: (alert, ended_ms)

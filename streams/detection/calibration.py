@@ -25,7 +25,7 @@ _PEAKS_MIN = 10
 
 
 @dataclass
-class _Trace:
+class Trace:
     """Peaks of one dimension: bin end and size of the largest deviation of each episode."""
 
     bins: int = 0
@@ -74,11 +74,11 @@ def calibrate(
     return replace(parameters, thresholds={**parameters.thresholds, **thresholds})
 
 
-def trace(history: Iterable[Mapping[str, Bin]], parameters: Parameters) -> dict[str, _Trace]:
+def trace(history: Iterable[Mapping[str, Bin]], parameters: Parameters) -> dict[str, Trace]:
     """Replay a history without alarms and return its peaks by dimension."""
     silent = replace(parameters, thresholds={}, threshold=np.inf)
     detector = MarketDetector(silent)
-    traces: dict[str, _Trace] = defaultdict(_Trace)
+    traces: dict[str, Trace] = defaultdict(Trace)
     for bins in history:
         detector.observe(bins)
         for dimension, reading in detector.readings.items():
@@ -87,7 +87,7 @@ def trace(history: Iterable[Mapping[str, Bin]], parameters: Parameters) -> dict[
     return traces
 
 
-def counted(one: _Trace) -> tuple[list[float], float]:
+def counted(one: Trace) -> tuple[list[float], float]:
     """Return the peaks that count and the series-days they come from.
 
     Raises:

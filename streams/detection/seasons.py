@@ -15,14 +15,15 @@ DAY_MS = 24 * HOUR_MS
 _MONDAY_MS = 4 * DAY_MS
 """The epoch began on a Thursday."""
 DAILY_DAYS_MIN = 5
-WEEKLY_DAYS_MIN = 14
+WEEKLY_DAYS_MIN = 20
 
 
 class Seasons:
     """Half-hourly log weights of the last 28 days and the season they show.
 
     A season is a daily profile (median over the days, which makes it calm for small series) plus
-    what each part of the week adds to it (median over the weeks, smoothed over six hours).
+    what each part of the week adds to it (median over the weeks, smoothed over six hours, against
+    the seven days around).
 
     Args:
         series: Number of series; ``resize`` changes it.
@@ -84,13 +85,27 @@ def _profiles(days: Numbers) -> tuple[Floats, Floats]:
     profile = np.nanmedian(days - day_means[:, None], axis=0)
     profile = _smoothed(profile, (0.25, 0.5, 0.25))
     profile = np.where(known.sum(axis=0) >= DAILY_DAYS_MIN, profile - profile.mean(axis=0), 0.0)
-    weeks = (days - profile).reshape(4, 7, *days.shape[1:])
-    week_means = np.nanmean(weeks, axis=(1, 2), keepdims=True)
-    weekly = np.nanmedian(weeks - week_means, axis=0)
+    weekly = _by_weekday(days - profile - _moving_mean(day_means)[:, None])
     flat = weekly.reshape(7 * SLOTS_PER_DAY, *days.shape[2:])
     smooth = _smoothed(flat, (1 / 12,) * 12).reshape(weekly.shape)
     smooth = np.where(known.sum(axis=0) >= WEEKLY_DAYS_MIN, smooth, 0.0)
     return np.nan_to_num(profile), np.nan_to_num(smooth)
+
+
+def _moving_mean(day_means: Floats) -> Floats:
+    """Return the mean of the seven days around each day, NaN at both ends.
+
+    What fades over a week would look like a season of the week without it.
+    """
+    windows = np.lib.stride_tricks.sliding_window_view(day_means, 7, axis=0)
+    moving = np.full(day_means.shape, np.nan)
+    moving[3:-3] = np.nanmean(windows, axis=-1)
+    return moving
+
+
+def _by_weekday(days: Floats) -> Floats:
+    """Return the median over weeks ``[7, slots, 2, S]``, the first day first."""
+    return np.asarray(np.nanmedian(days.reshape(DAYS // 7, 7, *days.shape[1:]), axis=0))
 
 
 def _smoothed(values: Floats, weights: tuple[float, ...]) -> Floats:

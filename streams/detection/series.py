@@ -8,7 +8,7 @@ import numpy.typing as npt
 from streams.detection.bins import OTHER, Bin, Floats
 from streams.detection.parameters import BIN_MS, HOUR_MS, Parameters
 from streams.detection.residuals import Residuals, residuals
-from streams.detection.seasons import DAILY_DAYS_MIN, DAY_MS, SLOT_MS, WEEKLY_DAYS_MIN, Seasons
+from streams.detection.seasons import DAILY_DAYS_MIN, DAY_MS, SLOT_MS, Seasons
 
 Places = npt.NDArray[np.int64]
 
@@ -23,6 +23,7 @@ SIGNALS = 3
 _BINS_PER_HOUR = HOUR_MS // BIN_MS
 _BINS_PER_DAY = DAY_MS // BIN_MS
 LEVEL_HALF_LIFE_HOURS = 6.0
+SETTLED_DAYS = 14
 _WARM_UP_BINS = _BINS_PER_DAY
 _FLOOR_VARIANCE = 0.01**2
 _SCALE_FACTOR = 1.2533
@@ -267,6 +268,7 @@ class SeriesTable:
             state.observed[row][:, places] = observed
             state.expected[row][:, places] = expected
             state.counted[row] = counted
+            state.counted[row, :, TAIL] += counted[:, state.tested == 0].sum(axis=1)
             self._totals[row] = counted.sum(axis=1)
         self._at = (self._at + 1) % LONGEST
         state.run += 1
@@ -290,6 +292,7 @@ class SeriesTable:
         is_large = np.abs(ratio) >= effect_min
         # Longer answers count if they moved the share of tokens, too.
         is_large[:, LENGTH] &= is_large[:, TOKENS] & (ratio[:, LENGTH] * ratio[:, TOKENS] > 0)
+        found.is_known[:, LENGTH, TAIL] = False  # A mixture that changes has no length of its own.
         is_large &= found.is_known & (LENGTHS[:, None] <= state.run[places])[:, None]
         allowed = np.where(is_large, deviation, 0.0).reshape(-1, len(places))
         best = np.abs(allowed).argmax(axis=0)
@@ -395,7 +398,7 @@ class SeriesTable:
         state, places, found = self.state, reading.places, reading.residuals
         age, level_age = state.age[places], state.level_age[places]
         half_life_hours = np.where(age >= DAILY_DAYS_MIN * _BINS_PER_DAY, 3.0, 1.0)
-        half_life_hours[age >= WEEKLY_DAYS_MIN * _BINS_PER_DAY] = LEVEL_HALF_LIFE_HOURS
+        half_life_hours[age >= SETTLED_DAYS * _BINS_PER_DAY] = LEVEL_HALF_LIFE_HOURS
         rate = np.maximum(_rate(half_life_hours * _BINS_PER_HOUR), 1.0 / (level_age + 1.0))
         ratio = found.log_ratio[0, :2]
         between = np.maximum(state.between[0, :2, places].T, _FLOOR_VARIANCE)

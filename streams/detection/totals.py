@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from streams.detection.parameters import BIN_MS, HOUR_MS
-from streams.detection.seasons import DAY_MS, SLOT_MS, WEEKLY_DAYS_MIN, Seasons
+from streams.detection.seasons import DAY_MS, SLOT_MS, Seasons
 from streams.detection.transitions import Kind, State, Transition
 
 DROP_RATIO = 0.3
@@ -20,6 +20,7 @@ OVER_BINS = 3
 REBASELINE_MS = 6 * HOUR_MS
 _BIN_RATE = BIN_MS / HOUR_MS
 _WARM_UP_MS = DAY_MS
+SETTLED_DAYS = 14
 
 
 @dataclass
@@ -98,7 +99,7 @@ class Totals:
     def _learn(self, ratio: float, season: float, end_ms: int) -> None:
         self._age += 1
         if self.alert is None:
-            hours = 6.0 if self._age * BIN_MS >= WEEKLY_DAYS_MIN * DAY_MS else 1.0
+            hours = 6.0 if self._age * BIN_MS >= SETTLED_DAYS * DAY_MS else 1.0
             rate = max(1.0 - 0.5 ** (_BIN_RATE / hours), 1.0 / (self._age + 1.0))
             sd = 4.0 * float(np.sqrt(self._variance))
             self._half_hour.append(self._level + season + ratio)

@@ -208,7 +208,7 @@ def _pick(rng: np.random.Generator, kind: str, minute: int, busy: Int64s) -> int
     if kind == "total x2.5":
         return -1
     candidates = {
-        "8 to 14 %": np.flatnonzero(np.array(_SHARES) == 8.0),
+        "8 to 14 %": np.array([3, 4, 5]),
         "small x3": np.flatnonzero(np.array(_SHARES) < 2.0),
     }.get(kind, np.arange(len(VENDORS)))
     idle = candidates[minute - busy[candidates] >= _EVENT_SPACING_MINUTES]
