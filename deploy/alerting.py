@@ -14,6 +14,7 @@ from agents.deliver_alerts import AlertDelivery, Receiver
 from agents.rule_file import RuleFile
 from schemas.errors import ConfigurationError, FatalError, RetryableError
 from schemas.panes import DIMENSIONS
+from schemas.topics import SHARES_TOPIC
 from sinks.alertmanager import Alertmanager
 from sinks.explaining import Explainer
 from sinks.share_alerts import ShareAlerts
@@ -26,6 +27,7 @@ from streams.partitions import DERIVED_METER, Limits, PartitionLoop, PartitionLo
 from streams.record_batches import App
 from streams.settings import Settings
 
+SHARES = TP(SHARES_TOPIC, 0)
 THREADS = 2
 WINDOW_RECORDS_MAX = 1000
 WINDOW_WAIT_MS = 200
@@ -72,7 +74,7 @@ def add_alerting(
         alerts=alerts,
         receivers=[(topic, False), *((webhook, True) for webhook in webhooks(settings))],
         state_receivers=[Alertmanager(url) for url in settings.alertmanagers],
-        is_mine=lambda: 0 in progress.partitions,
+        is_mine=lambda: is_assigned(app, SHARES),
         max_age_seconds=settings.alerts_max_age_seconds,
         resend_seconds=settings.alerts_resend_seconds,
     )
@@ -101,6 +103,14 @@ def add_alerting(
             await crash(group.exceptions[0])
 
     return Alerting(loops, progress.faults, topic.release)
+
+
+def is_assigned(app: App, tp: TP) -> bool:
+    """Return whether a partition is this worker's now, read or not."""
+    consumer = app.consumer
+    if app.rebalancing or not consumer or getattr(consumer._thread, "_consumer", None) is None:
+        return False
+    return tp in consumer.assignment()
 
 
 def _parts(

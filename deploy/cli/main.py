@@ -23,6 +23,7 @@ COMMANDS = {
     "catalogue": "catalogue:catalogue",
     "query": "query:query",
     "shares": "shares:shares",
+    "alerts": "alerts:alerts",
     "status": "status:status",
     "reconcile": "reconcile:reconcile",
     "dead-letters": "dead_letters:dead_letters",
