@@ -9,11 +9,13 @@ judged before is fed to a new detector with its transitions ignored.
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
+import numpy as np
 import pyarrow as pa
 import structlog
 from prometheus_client import Counter, Gauge
@@ -46,6 +48,9 @@ BINS = Counter("tokentide_detector_bins", "Ends of five-minute bins that were ju
 BINS_PARTIAL = Counter(
     "tokentide_detector_bins_partial", "Of those, ends at which a dimension was missing."
 )
+SILENT = Counter(
+    "tokentide_detector_bins_missing", "Ends of bins that had not come long after they should have."
+)
 REVISIONS = Counter(
     "tokentide_detector_revisions", "Later revisions of windows, which the detector passes over."
 )
@@ -60,6 +65,9 @@ NEWEST_BIN = Gauge(
 )
 
 DAY_MS = 86_400_000
+SILENCE_MS = 2 * BIN_MS
+"""Without a bin for so long, those whose end is as long ago are told to the detector as missing."""
+SILENCE_POLL_SECONDS = 30.0
 EXPLAIN_TRIES_MAX = 2
 """ClickHouse is asked for an explanation so often: an alert without one is better than a late one."""
 KNOWN_DAYS = 35
@@ -174,6 +182,9 @@ class ShareChanges:
         self._watch = RuleWatch()
         self._detector: Detector | None = None
         self._is_loaded = False
+        self._confirm: Callable[[], Awaitable[None]] = _sure
+        self._lock = asyncio.Lock()
+        self._heard_seconds = time.monotonic()
 
     async def store(self, request: StoreRequest) -> None:
         """Judge the windows of a range; returns when all that was found is stored.
@@ -182,45 +193,88 @@ class ShareChanges:
             PartitionLostError: Another worker owns the partition.
             FatalError: A person is needed.
         """
+        async with self._lock:
+            self._confirm = request.confirm
+            await self._store(request)
+
+    async def _store(self, request: StoreRequest) -> None:
         windows = decode_windows(request)
         if not self._is_loaded:
-            await self._load_ledger(request)
-        await self._apply_rules(request, windows)
+            await self._load_ledger()
+        await self._apply_rules(windows)
         bins = [as_bin(window) for window in windows if window.is_bin]
         bins = [each for each in bins if each.dimension in self._parts.dimensions]
         if not bins:
             return
+        self._heard_seconds = time.monotonic()
         if self._detector is None:
-            self._detector = await self._rebuild(request, min(each.end_ms for each in bins))
+            self._detector = await self._rebuild(min(each.end_ms for each in bins))
         for each in bins:
             self._collector.add(each)
         for collected in self._collector.due():
-            await self._judge(request, self._detector, collected)
+            await self._judge(self._detector, collected)
 
-    async def _load_ledger(self, request: StoreRequest) -> None:
+    async def tell_silence(self, now_ms: int) -> None:
+        """Tell the detector of bins that should have come long ago, while none comes at all.
+
+        Those that come later all the same are too late to be judged. Nothing is told when the newest
+        bin is older than a day: what was judged is no live traffic.
+
+        Args:
+            now_ms: The wall clock, epoch milliseconds.
+
+        Raises:
+            FatalError: A person is needed.
+        """
+        if time.monotonic() - self._heard_seconds < SILENCE_MS / 1000:
+            return
+        async with self._lock:
+            self._confirm = _sure  # No range is in hand; a token makes each insert one.
+            if not self._is_loaded:
+                await self._load_ledger()
+            if self._detector is None:
+                judged_ms = await self._call(self._parts.alerts.newest_bin_ms)
+                if judged_ms is None or now_ms - judged_ms > DAY_MS:
+                    return
+                self._detector = await self._rebuild(judged_ms + BIN_MS)
+            seen_ms = self._collector.seen_ms
+            due_ms = (now_ms - SILENCE_MS) // BIN_MS * BIN_MS
+            if now_ms - seen_ms > DAY_MS:
+                return
+            for end_ms in range(seen_ms + BIN_MS, due_ms + 1, BIN_MS):
+                await self._hold(self._detector, end_ms)
+
+    async def _hold(self, detector: Detector, end_ms: int) -> None:
+        transitions = await in_thread(self._parts.executor, detector.hold, end_ms)
+        for transition in transitions:
+            await self._record(transition, {})
+        await self._write_bin(end_ms, {}, len(transitions))
+        self._collector.pass_over(end_ms)
+        SILENT.inc()
+
+    async def _load_ledger(self) -> None:
         alerts = self._parts.alerts
         now_ms = time.time_ns() // 1_000_000
-        self._ledger.load(await self._call(request, alerts.newest, now_ms - KNOWN_DAYS * DAY_MS))
+        self._ledger.load(await self._call(alerts.newest, now_ms - KNOWN_DAYS * DAY_MS))
         self._is_loaded = True
         self._show()
 
-    async def _rebuild(self, request: StoreRequest, first_end_ms: int) -> Detector:
+    async def _rebuild(self, first_end_ms: int) -> Detector:
         """Return a detector that knows all bins that were judged before.
 
         Bins of ClickHouse that were not are collected: their records may be committed already.
         """
         started = time.monotonic()
         parts = self._parts
-        judged_ms = await self._call(request, parts.alerts.newest_bin_ms)
+        judged_ms = await self._call(parts.alerts.newest_bin_ms)
         if judged_ms is None:
             judged_ms = first_end_ms - BIN_MS
         told = [transition_of(alert) for alert in self._ledger.on() if alert.kind != "rule"]
-        detector, said = await self._call(request, self._rebuilt, told, judged_ms)
+        detector, said = await self._call(self._rebuilt, told, judged_ms)
         for transition in self._ledger.agree(said):
-            await self._record(request, transition, {})
+            await self._record(transition, {})
         self._collector.seen_ms = judged_ms
         table = await self._call(
-            request,
             parts.bins.read,
             sorted(parts.dimensions),
             BIN_SECONDS,
@@ -246,25 +300,14 @@ class ShareChanges:
         detector = parts.new_detector(told)
         from_ms = judged_ms - parts.history_days * DAY_MS
         history = read_history(parts.bins, parts.dimensions, from_ms, judged_ms)
-        return detector, detector.rebuild(history)
+        return detector, detector.rebuild(_and_silence(history, judged_ms))
 
-    async def _judge(self, request: StoreRequest, detector: Detector, collected: Collected) -> None:
+    async def _judge(self, detector: Detector, collected: Collected) -> None:
         parts = self._parts
         transitions = await in_thread(parts.executor, detector.observe, collected.bins)
         for transition in transitions:
-            await self._record(request, transition, collected.bins)
-        is_complete = all(each.is_complete for each in collected.bins.values())
-        await self._call(
-            request,
-            lambda: parts.alerts.write_bin(
-                collected.end_ms,
-                observed_at_ms=time.time_ns() // 1_000_000,
-                dimensions=len(collected.bins),
-                is_complete=is_complete,
-                transitions=len(transitions),
-                parameters_version=parts.parameters_version,
-            ),
-        )
+            await self._record(transition, collected.bins)
+        await self._write_bin(collected.end_ms, collected.bins, len(transitions))
         BINS.inc()
         NEWEST_BIN.set(collected.end_ms / 1000)
         if not collected.is_whole:
@@ -272,9 +315,22 @@ class ShareChanges:
             missing = sorted(parts.dimensions - collected.bins.keys())
             log.warning("bin.partial", end_ms=collected.end_ms, missing=missing)
 
+    async def _write_bin(self, end_ms: int, bins: Mapping[str, Bin], transitions: int) -> None:
+        parts = self._parts
+        await self._call(
+            partial(
+                parts.alerts.write_bin,
+                end_ms,
+                observed_at_ms=time.time_ns() // 1_000_000,
+                dimensions=len(bins),
+                is_complete=bool(bins) and all(each.is_complete for each in bins.values()),
+                transitions=transitions,
+                parameters_version=parts.parameters_version,
+            )
+        )
+
     async def _record(
         self,
-        request: StoreRequest,
         transition: Transition,
         bins: Mapping[str, Bin],
         rule: Rule | None = None,
@@ -286,7 +342,7 @@ class ShareChanges:
             return
         explanation = None
         if transition.state is State.FIRING and transition.kind in EXPLAINED_KINDS:
-            explanation = await self._explain(request, transition, named.since_ms, bins)
+            explanation = await self._explain(transition, named.since_ms, bins)
         alert = build(
             transition,
             named,
@@ -295,10 +351,10 @@ class ShareChanges:
             explanation=explanation,
             rule=rule_name,
         )
-        await self._store_alert(request, alert)
+        await self._store_alert(alert)
 
-    async def _store_alert(self, request: StoreRequest, alert: ShareAlert) -> None:
-        await self._call(request, self._parts.alerts.write, alert, time.time_ns() // 1_000_000)
+    async def _store_alert(self, alert: ShareAlert) -> None:
+        await self._call(self._parts.alerts.write, alert, time.time_ns() // 1_000_000)
         self._ledger.record(alert)
         TRANSITIONS.labels(alert.kind, alert.state).inc()
         self._show()
@@ -316,14 +372,13 @@ class ShareChanges:
 
     async def _explain(
         self,
-        request: StoreRequest,
         transition: Transition,
         since_ms: int,
         bins: Mapping[str, Bin],
     ) -> Explanation | None:
         question = question_of(transition, since_ms, bins)
         for _ in range(EXPLAIN_TRIES_MAX):
-            await request.confirm()
+            await self._confirm()
             try:
                 return await in_thread(
                     self._parts.executor, self._parts.explainer.explain, question
@@ -337,7 +392,7 @@ class ShareChanges:
         UNEXPLAINED.inc()
         return None
 
-    async def _apply_rules(self, request: StoreRequest, windows: Iterable[ShareWindow]) -> None:
+    async def _apply_rules(self, windows: Iterable[ShareWindow]) -> None:
         rules = self._parts.rules.current()
         self._watch.keep(rules)
         newest_ms = 0
@@ -348,22 +403,21 @@ class ShareChanges:
                     window.dimension,
                     window.window_seconds,
                 ):
-                    await self._apply_rule(request, rule, window)
+                    await self._apply_rule(rule, window)
         if newest_ms:
-            await self._end_removed(request, {rule.name for rule in rules}, newest_ms)
+            await self._end_removed({rule.name for rule in rules}, newest_ms)
 
-    async def _apply_rule(self, request: StoreRequest, rule: Rule, window: ShareWindow) -> None:
+    async def _apply_rule(self, rule: Rule, window: ShareWindow) -> None:
         if not self._watch.knows(rule):
-            await self._look_back(request, rule, window.window_end_ms)
+            await self._look_back(rule, window.window_end_ms)
         transition = self._watch.observe(rule, window)
         if transition is not None:
-            await self._record(request, transition, {window.dimension: as_bin(window)}, rule)
+            await self._record(transition, {window.dimension: as_bin(window)}, rule)
 
-    async def _look_back(self, request: StoreRequest, rule: Rule, end_ms: int) -> None:
+    async def _look_back(self, rule: Rule, end_ms: int) -> None:
         """Tell the watch since when a rule holds that it has not seen."""
         from_ms = end_ms - (rule.for_seconds + rule.window_seconds) * 1000
         table = await self._call(
-            request,
             self._parts.bins.read,
             [rule.dimension],
             rule.window_seconds,
@@ -374,7 +428,7 @@ class ShareChanges:
             if window.window_end_ms < end_ms:
                 self._watch.observe(rule, window)
 
-    async def _end_removed(self, request: StoreRequest, names: set[str], at_ms: int) -> None:
+    async def _end_removed(self, names: set[str], at_ms: int) -> None:
         for alert in list(self._ledger.on()):
             if alert.kind == "rule" and alert.rule not in names:
                 transition = removed(alert.dimension, alert.value, alert.direction, at_ms)
@@ -387,21 +441,23 @@ class ShareChanges:
                         parameters=alert.parameters,
                         rule=alert.rule,
                     )
-                    await self._store_alert(request, ended)
+                    await self._store_alert(ended)
 
-    async def _call(
-        self, request: StoreRequest, function: Callable[..., Result], *arguments: object
-    ) -> Result:
+    async def _call(self, function: Callable[..., Result], *arguments: object) -> Result:
         """Call ClickHouse while the partition is ours, again and again while ClickHouse is away."""
         wait_seconds = RETRY_WAIT_SECONDS_MIN
         while True:
-            await request.confirm()
+            await self._confirm()
             try:
                 return await in_thread(self._parts.executor, function, *arguments)
             except SinkUnavailableError as error:
                 log.warning("sink.failed", error=str(error), retry_seconds=wait_seconds)
                 await asyncio.sleep(wait_seconds * random.uniform(0.75, 1.25))
                 wait_seconds = min(wait_seconds * 2, self._parts.retry_wait_seconds_max)
+
+
+async def _sure() -> None:
+    """Ask nobody whether the partition is ours."""
 
 
 def decode_windows(request: StoreRequest) -> list[ShareWindow]:
@@ -458,6 +514,19 @@ def read_history(
                 by_end.setdefault(each.end_ms, {})[each.dimension] = each
         yield from (by_end[end_ms] for end_ms in sorted(by_end))
         from_ms = next_ms
+
+
+def _and_silence(history: Iterable[dict[str, Bin]], judged_ms: int) -> Iterator[dict[str, Bin]]:
+    """Yield a history, and after it the ends that were judged as missing: incomplete and empty."""
+    last_ms = judged_ms
+    for bins in history:
+        last_ms = max(each.end_ms for each in bins.values())
+        yield bins
+    none = np.array([], dtype=np.float64)
+    for end_ms in range(last_ms + BIN_MS, judged_ms + 1, BIN_MS):
+        yield {
+            "": Bin("", end_ms, (), none, none, none, none, none, none, is_complete=False),
+        }
 
 
 def register(app: App, loops: PartitionLoops) -> None:

@@ -1,5 +1,7 @@
 """The part of a worker that watches shares: detection and delivery put together."""
 
+import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -81,11 +83,14 @@ def add_alerting(
     parts = _parts(settings, client, rules, vendor_of, delivery.wake)
     limits = Limits(WINDOW_RECORDS_MAX, settings.batch_bytes_max, WINDOW_WAIT_MS)
 
+    owned: list[detect_share_changes.ShareChanges] = []
+
     def new_loop(tp: TP) -> PartitionLoop:
+        owned[:] = [detect_share_changes.ShareChanges(parts)]
         return PartitionLoop(
             tp,
             consumer=app.consumer,
-            store=detect_share_changes.ShareChanges(parts).store,
+            store=owned[0].store,
             limits=limits,
             progress=progress,
             meter=DERIVED_METER,
@@ -102,7 +107,25 @@ def add_alerting(
         except* (FatalError, RetryableError) as group:
             await crash(group.exceptions[0])
 
-    return Alerting(loops, progress.faults, topic.release)
+    @app.task  # type: ignore[untyped-decorator]
+    async def tell_silence() -> None:
+        """Let the detector know when no windows come."""
+        while True:
+            await asyncio.sleep(detect_share_changes.SILENCE_POLL_SECONDS)
+            if not is_assigned(app, SHARES):
+                continue
+            if not owned:
+                owned.append(detect_share_changes.ShareChanges(parts))
+            try:
+                await owned[0].tell_silence(time.time_ns() // 1_000_000)
+            except FatalError as error:
+                await crash(error)
+
+    async def release() -> None:
+        owned.clear()
+        await topic.release()
+
+    return Alerting(loops, progress.faults, release)
 
 
 def is_assigned(app: App, tp: TP) -> bool:

@@ -48,6 +48,12 @@ class BinCollector:
         self._waiting.setdefault(each.end_ms, {}).setdefault(each.dimension, each)
         self._newest_ms = max(self._newest_ms, each.end_ms)
 
+    def pass_over(self, end_ms: int) -> None:
+        """Wait no more for an end, nor for earlier ones: they have been given up."""
+        self.seen_ms = max(self.seen_ms, end_ms)
+        for each in [each for each in self._waiting if each <= end_ms]:
+            del self._waiting[each]
+
     def due(self) -> Iterator[Collected]:
         """Yield the ends that are whole or have waited long enough, oldest first.
 
