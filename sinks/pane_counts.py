@@ -85,14 +85,11 @@ class PaneCounts:
                 for partition, offset in sorted(below.items())
             )
             where += f" AND ({ends or 'false'})"
-        found = [
-            _in_form(
-                dimension,
-                self._query(_sql(dimension, self._table, length_ms, self._tokens_cap, where)),
-            )
+        each = [
+            _sql(dimension, self._table, length_ms, self._tokens_cap, where)
             for dimension in dimensions
         ]
-        return pa.concat_tables(found).unify_dictionaries().combine_chunks()
+        return _in_form(self._query(" UNION ALL ".join(each)))
 
     def late_panes_ms(
         self, since_ms: int, *, above: Mapping[int, int], below: Mapping[int, int]
@@ -151,14 +148,14 @@ def _sql(dimension: str, table: str, length_ms: int, tokens_cap: int, where: str
     rest = f"bitShiftRight({bits}, 11)"
     rank = f"if({rest} = 0, 54, 53 - toUInt8(floor(log2({rest}))))"
     return (
-        f"SELECT pane_ms, value, {outer}, groupArrayIf("
+        f"SELECT '{dimension}' AS dimension, pane_ms, value, {outer}, groupArrayIf("
         f"toUInt16(p.register * {1 << RANK_BITS} + p.rank), p.register != {NO_USER}) AS users"
         f" FROM (SELECT toInt64(intDiv(toUnixTimestamp64Milli(e.occurred_at), {length_ms:d})"
         f" * {length_ms:d}) AS pane_ms, {_value(dimension)} AS value,"
         f" if(isNull(e.user_hash), {NO_USER}, bitAnd({bits}, {REGISTERS - 1})) AS register,"
         f" max(if(isNull(e.user_hash), 0, {rank})) AS rank, {inner}"
         f" FROM {table} AS e WHERE {where} GROUP BY pane_ms, value, register"
-        ") AS p GROUP BY pane_ms, value ORDER BY pane_ms, value"
+        ") AS p GROUP BY pane_ms, value"
     )
 
 
@@ -172,15 +169,10 @@ def _value(dimension: str) -> str:
     return f"if({unknown}, '{UNKNOWN}', concat({joined}))"
 
 
-def _in_form(dimension: str, panes: pa.Table) -> pa.Table:
+def _in_form(panes: pa.Table) -> pa.Table:
     """Return what ClickHouse answered in the form of `PANES`."""
     columns = {name: panes[name] for name in panes.column_names}
-    columns["dimension"] = pa.array([dimension] * panes.num_rows, pa.utf8())
     for name in ("dimension", "value"):
-        columns[name] = (
-            pa.chunked_array([columns[name]])
-            if isinstance(columns[name], pa.Array)
-            else columns[name]
-        )
         columns[name] = columns[name].cast(pa.utf8()).dictionary_encode()
-    return pa.table({field.name: columns[field.name].cast(field.type) for field in PANES})
+    made = pa.table({field.name: columns[field.name].cast(field.type) for field in PANES})
+    return made.unify_dictionaries().combine_chunks()

@@ -11,6 +11,9 @@ Int64s = npt.NDArray[np.int64]
 RANK_MAX = 54
 """Highest rank that `streams.panes.user_entries` gives."""
 ALPHA = 0.5 / np.log(2)
+SIGMA_TERMS = 20
+"""The least x below 1, 1023 / 1024, to the power of 2 ** 20 is below 1e-400."""
+TAU_TERMS = 50
 
 
 def estimate(ranks: npt.NDArray[np.uint8]) -> Int64s:
@@ -39,7 +42,7 @@ def _sigma(x: Float64s) -> Float64s:
     """Sum of x^(2^k) 2^(k-1), infinite at 1: the registers that saw nothing."""
     total, factor, power = x.copy(), 1.0, x.copy()
     with np.errstate(over="ignore"):
-        for _ in range(64):
+        for _ in range(SIGMA_TERMS):
             power = power * power
             total = total + power * factor
             factor *= 2
@@ -48,8 +51,10 @@ def _sigma(x: Float64s) -> Float64s:
 
 def _tau(x: Float64s) -> Float64s:
     """Correction for registers at the highest rank."""
+    if (x == 1.0).all():
+        return np.zeros_like(x)
     total, factor, root = 1 - x, 1.0, x.copy()
-    for _ in range(64):
+    for _ in range(TAU_TERMS):
         root = np.sqrt(root)
         factor *= 0.5
         total = total - (1 - root) ** 2 * factor

@@ -84,6 +84,7 @@ async def store(client: HttpClient, database: str, values: list[bytes]) -> None:
             writer=UsageEventWriter(client, database),
             stored=StoredEvents(client, database),
             dead_letters=SimpleNamespace(send=nothing),
+            panes=SimpleNamespace(publish=nothing),
             preparing=executor,
             inserting=executor,
             progress=Progress(30),

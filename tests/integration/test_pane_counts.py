@@ -48,10 +48,9 @@ def test_sql_counts_what_the_worker_counts(client: HttpClient) -> None:
     UsageEventWriter(client, client.database or "").write(table, "one")
     counts = PaneCounts(client, client.database or "", CAP)
     found = counts.read(list(DIMENSIONS), PANE_MS, START_MS, START_MS + SPAN_MS)
-    made, too_late = count_panes(table, dimensions=list(DIMENSIONS), tokens_cap=CAP, oldest_ms=0)
-    assert too_late == 0
+    made = count_panes(table, dimensions=list(DIMENSIONS), tokens_cap=CAP)
     assert found.schema.equals(PANES)
-    assert sorted_rows(found) == sorted_rows(made)
+    assert sorted_rows(found) == sorted_rows(pa.concat_tables(made.values()))
 
 
 def test_offsets_and_times_bound_what_is_counted(client: HttpClient) -> None:
@@ -66,7 +65,19 @@ def test_offsets_and_times_bound_what_is_counted(client: HttpClient) -> None:
         for row in rows
         if row["kafka_offset"] < 600 and row["occurred_at"].timestamp() * 1000 < to_ms
     ]
-    made, _ = count_panes(as_table(inside), dimensions=["vendor"], tokens_cap=CAP, oldest_ms=0)
-    assert sorted_rows(found) == sorted_rows(made)
+    made = count_panes(as_table(inside), dimensions=["vendor"], tokens_cap=CAP)
+    assert sorted_rows(found) == sorted_rows(made["vendor"])
     assert not counts.read(["vendor"], PANE_MS, START_MS, to_ms, below={}).num_rows
     assert not counts.read(["vendor"], PANE_MS, to_ms, to_ms).num_rows
+
+
+def test_panes_that_have_rows_at_offsets_are_found(client: HttpClient) -> None:
+    """What a new owner still owes: rows between two offsets, since a time."""
+    rows = random_rows(3, 400, START, SPAN)
+    UsageEventWriter(client, client.database or "").write(as_table(rows), "one")
+    counts = PaneCounts(client, client.database or "", CAP)
+    found = counts.late_panes_ms(START_MS + 20_000, above={PARTITION: 380}, below={PARTITION: 390})
+    times = [int(row["occurred_at"].timestamp() * 1000) for row in rows[380:390]]
+    expected = {time // PANE_MS * PANE_MS for time in times if time >= START_MS + 20_000}
+    assert set(found) == expected
+    assert not counts.late_panes_ms(START_MS, above={PARTITION: 400}, below={PARTITION: 400})
