@@ -1,6 +1,5 @@
 """Five-minute bins counted from stored events as they had landed at each moment."""
 
-from collections.abc import Mapping
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -10,7 +9,6 @@ from sinks.clickhouse import CAUGHT, sorted_error
 from sinks.usage_events import TABLE
 
 BIN_SECONDS = 300
-QUERY_SETTINGS: Mapping[str, Any] = {"max_threads": 2, "max_memory_usage": 4 << 30}
 
 
 class QueryClient(Protocol):
@@ -81,9 +79,7 @@ class LandedBins:
             " GROUP BY end_ms, value ORDER BY end_ms, tokens DESC, value"
         )
         try:
-            return self._client.query_arrow(
-                sql, parameters=parameters, settings=dict(QUERY_SETTINGS)
-            )
+            return self._client.query_arrow(sql, parameters=parameters)
         except CAUGHT as error:
             raise sorted_error(error, detail=False) from error
 
