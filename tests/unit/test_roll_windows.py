@@ -1,0 +1,397 @@
+"""The agent that rolls windows: each range once, in whatever order it is told and by whoever."""
+
+import random
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pytest
+from faust.types import TP
+
+from agents import roll_windows
+from agents.roll_windows import Parts, Rules, WindowRoller
+from schemas.errors import SinkUnavailableError
+from schemas.panes import PANE_MS, PANES, RangeOfPanes, encode
+from sinks.share_windows import Given
+from streams.batches import Batch
+from streams.health import PANES_LAG, Progress
+from streams.pane_topic import dimensions_of
+from streams.panes import count_panes
+from streams.partitions import Confirm, PartitionLostError, StoreRequest
+from tests.record_batch import record_batch
+from tests.usage_rows import Row, as_table, random_rows
+
+NOW = datetime(2026, 11, 25, 12, 0, 3, tzinfo=UTC)
+NOW_MS = int(NOW.timestamp() * 1000)
+VENDORS_AT = 1
+"""Partition of the panes topic that has the dimension vendor."""
+CAP = 9_000
+TP_PANES = TP("llm-usage-panes-v1", VENDORS_AT)
+SECOND_MS = 1000
+
+
+class World:
+    """Stored rows, windows that were stored and published, and a clock."""
+
+    def __init__(self) -> None:
+        self.now_ms = NOW_MS
+        self.rows: list[Row] = []
+        self.settled: dict[int, int] = {3: 0}
+        self.progress: dict[int, dict[int, int]] = {}
+        self.published: list[dict[str, Any]] = []
+        self.stored: list[dict[str, Any]] = []
+        self.faults: list[Exception] = []
+        self.asked: list[tuple[int, int, int]] = []
+        self.is_lost = False
+        self.roller = self.new_owner()
+
+    def new_owner(self) -> WindowRoller:
+        """An agent without state, as after a crash."""
+
+        async def settled() -> Mapping[int, int]:
+            return dict(self.settled)
+
+        parts = Parts(
+            panes=FakePanes(self),
+            sink=FakeSink(self),
+            publisher=FakePublisher(self),  # type: ignore[arg-type]
+            settled=settled,
+            executor=ThreadPoolExecutor(1),
+            progress=Progress(30, lag=PANES_LAG),
+            rules=Rules(
+                top=2, lateness_ms=2_000, stalled_ms=60_000, revision_wait_ms=0, grace_ms=86_400_000
+            ),
+            retry_wait_seconds_max=0.01,
+            now_ms=lambda: self.now_ms,
+        )
+        self.roller = WindowRoller(VENDORS_AT, parts)
+        return self.roller
+
+    async def confirm(self, *, is_urgent: bool = False) -> None:  # noqa: ARG002
+        if self.is_lost:
+            raise PartitionLostError
+
+    async def tell(self, *values: bytes) -> None:
+        batch = Batch.of(TP_PANES, [record_batch(0, *values)])
+
+        async def declare_cut() -> None: ...
+
+        await self.roller.store(StoreRequest(batch, False, False, self.confirm, declare_cut))
+
+    def land(self, count: int, seconds_ago: float = 1, spread_seconds: float = 1) -> bytes:
+        """Store a range; return the record that tells of it."""
+        first = self.settled[3]
+        start = datetime.fromtimestamp(self.now_ms / 1000 - seconds_ago, UTC)
+        rows = random_rows(
+            first, count, start, timedelta(seconds=spread_seconds), first_offset=first
+        )
+        self.rows += rows
+        self.settled[3] = first + count
+        made = count_panes(as_table(rows), dimensions=dimensions_of(VENDORS_AT), tokens_cap=CAP)
+        panes = pa.concat_tables(made.values()).unify_dictionaries().combine_chunks()
+        newest_ms = max(round(row["occurred_at"].timestamp() * 1000) for row in rows)
+        return encode(panes, RangeOfPanes(3, first, first + count, newest_ms))
+
+    def idle(self) -> bytes:
+        """Return the word that nothing is unread now."""
+        at = self.settled[3]
+        told = RangeOfPanes(3, at, at, self.now_ms, is_idle=True)
+        return encode(PANES.empty_table(), told)
+
+    def counted(self) -> int:
+        """Return the requests of the newest revision of one-minute windows, each ten apart."""
+        newest = {
+            window["window_end_ms"]: window["requests_total"]
+            for window in self.stored
+            if window["window_seconds"] == 60 and window["dimension"] == "vendor"
+        }
+        ends = [end for end in newest if (end - self.first_end_ms()) % 60_000 == 0]
+        return sum(newest[end] for end in ends)
+
+    def first_end_ms(self) -> int:
+        return NOW_MS // 10_000 * 10_000 + 60_000
+
+    async def pass_by(self, seconds: float) -> None:
+        """Let time pass while nothing arrives."""
+        self.now_ms += round(seconds * 1000)
+        await self.tell(self.idle())
+
+
+class FakePanes:
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def read(
+        self,
+        dimensions: Sequence[str],
+        length_ms: int,
+        from_ms: int,
+        to_ms: int,
+        *,
+        below: Mapping[int, int] | None = None,
+    ) -> pa.Table:
+        if self._world.faults:
+            raise self._world.faults.pop(0)
+        self._world.asked.append((length_ms, from_ms, to_ms))
+        rows = [
+            row
+            for row in self._world.rows
+            if from_ms <= row["occurred_at"].timestamp() * 1000 < to_ms
+            and (below is None or row["kafka_offset"] < below.get(row["kafka_partition"], 0))
+        ]
+        if not rows:
+            return PANES.empty_table()
+        made = count_panes(as_table(rows), dimensions=dimensions, tokens_cap=CAP)
+        panes = pa.concat_tables(made.values()).unify_dictionaries().combine_chunks()
+        starts = panes["pane_ms"].to_numpy() // length_ms * length_ms
+        return panes.set_column(1, "pane_ms", pa.array(starts))
+
+    def late_panes_ms(
+        self, since_ms: int, *, above: Mapping[int, int], below: Mapping[int, int]
+    ) -> list[int]:
+        starts = {
+            round(row["occurred_at"].timestamp() * 1000) // PANE_MS * PANE_MS
+            for row in self._world.rows
+            if above.get(3, 0) <= row["kafka_offset"] < below.get(3, 0)
+        }
+        return sorted(start for start in starts if start >= since_ms)
+
+
+class FakeSink:
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def write(self, windows: Sequence[Mapping[str, Any]]) -> None:
+        if self._world.faults:
+            raise self._world.faults.pop(0)
+        keys = {(w["dimension"], w["window_seconds"], w["window_end_ms"]) for w in windows}
+        told = {
+            (w["dimension"], w["window_seconds"], w["window_end_ms"]) for w in self._world.published
+        }
+        assert keys <= told, "stored before it was published"
+        self._world.stored += map(dict, windows)
+
+    def write_progress(
+        self,
+        panes_partition: int,
+        offsets: Mapping[int, int],
+        now_ms: int,  # noqa: ARG002
+    ) -> None:
+        self._world.progress[panes_partition] = dict(offsets)
+
+    def progress(self, panes_partition: int) -> dict[int, int] | None:
+        return self._world.progress.get(panes_partition)
+
+    def last_ends_ms(
+        self,
+        dimensions: Sequence[str],  # noqa: ARG002
+    ) -> dict[tuple[str, int], int]:
+        ends: dict[tuple[str, int], int] = {}
+        for window in self._world.stored:
+            place = window["dimension"], window["window_seconds"]
+            ends[place] = max(ends.get(place, 0), window["window_end_ms"])
+        return ends
+
+    def given(
+        self,
+        dimensions: Sequence[str],  # noqa: ARG002
+        since_ms: Mapping[int, int],  # noqa: ARG002
+        *,
+        revised_since_ms: int,  # noqa: ARG002
+    ) -> list[Given]:
+        return [
+            Given(w["dimension"], w["window_seconds"], w["window_end_ms"], w["revision"], {})
+            for w in self._world.stored
+        ]
+
+
+class FakePublisher:
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def publish(
+        self, records: Sequence[tuple[int, bytes, bytes]], *, confirm: Confirm
+    ) -> None:
+        await confirm()
+        self._world.published += [orjson.loads(value) for _, _, value in records]
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roll_windows, "RETRY_WAIT_SECONDS_MIN", 0.001)
+
+
+async def test_a_range_is_counted_once_however_often_it_is_told() -> None:
+    """In the same record batch, later, and by an owner that thinks it still owns the partition."""
+    world = World()
+    first = world.land(50)
+    await world.tell(first, first)
+    second = world.land(30)
+    await world.tell(second)
+    await world.tell(first, second)
+    await world.pass_by(130)
+    assert world.counted() == 80
+
+
+async def test_a_range_that_was_missed_is_taken_from_what_is_stored() -> None:
+    """A record was lost, or is none: what follows does not follow on, so ClickHouse is asked."""
+    world = World()
+    await world.tell(world.land(50))
+    world.land(40)
+    await world.tell(b"no panes", world.land(30))
+    await world.pass_by(130)
+    assert world.counted() == 120
+
+
+async def test_a_range_whose_rows_were_not_at_hand_is_taken_from_what_is_stored() -> None:
+    """Its panes say so."""
+    world = World()
+    await world.tell(world.land(50))
+    world.land(40)
+    told = RangeOfPanes(3, 50, 90, world.now_ms, is_whole=False)
+    await world.tell(encode(PANES.empty_table(), told))
+    await world.pass_by(130)
+    assert world.counted() == 90
+
+
+async def test_an_idle_partition_tells_what_was_missed() -> None:
+    """Its offset is ahead of what was counted; an older word of it changes nothing."""
+    world = World()
+    before = world.idle()
+    await world.tell(world.land(50))
+    world.land(40)
+    await world.tell(world.idle(), before)
+    await world.pass_by(130)
+    assert world.counted() == 90
+
+
+async def test_a_new_owner_goes_on_where_the_old_one_was() -> None:
+    """Its windows follow on; none is given out twice, none is left out."""
+    world = World()
+    await world.tell(world.land(50))
+    await world.pass_by(70)
+    await world.tell(world.land(40))
+    await world.pass_by(5)
+    world.new_owner()
+    await world.pass_by(120)
+    places = [
+        (w["dimension"], w["window_seconds"], w["window_end_ms"], w["revision"])
+        for w in world.stored
+    ]
+    assert len(places) == len(set(places))
+    ends = [end for dimension, seconds, end, _ in places if (dimension, seconds) == ("vendor", 60)]
+    assert sorted(set(ends)) == list(range(min(ends), max(ends) + 1, 10_000))
+    assert world.counted() == 90
+
+
+async def test_windows_missed_while_nobody_rolled_are_given_out_oldest_first() -> None:
+    """An hour without a worker: they reach back further than what is kept."""
+    world = World()
+    await world.tell(world.land(50))
+    await world.pass_by(70)
+    for _ in range(60):
+        world.now_ms += 60_000
+        world.land(1)
+    world.new_owner()
+    await world.pass_by(130)
+    assert world.counted() == 110
+    ends = [
+        w["window_end_ms"]
+        for w in world.stored
+        if (w["dimension"], w["window_seconds"]) == ("vendor", 60)
+    ]
+    assert ends == sorted(ends)
+    assert ends == list(range(min(ends), max(ends) + 1, 10_000))
+
+
+@pytest.mark.parametrize("late_seconds", [40, 3_000, 30_000])
+async def test_late_events_revise_windows(late_seconds: int) -> None:
+    """Near, further than what is kept, and hours late: the newest revision holds them."""
+    world = World()
+    for _ in range(12):
+        await world.tell(world.land(5))
+        await world.pass_by(late_seconds / 10)
+    await world.tell(world.land(7, seconds_ago=late_seconds, spread_seconds=1))
+    late_ms = world.now_ms - late_seconds * 1000
+    held = [
+        w
+        for w in world.stored
+        if w["window_seconds"] == 60
+        and w["dimension"] == "vendor"
+        and late_ms + SECOND_MS <= w["window_end_ms"]
+        and w["window_end_ms"] - 60_000 <= late_ms
+        and w["revision"] == 1
+    ]
+    assert held
+    for window in held:
+        end_ms = window["window_end_ms"]
+        rows = [
+            row
+            for row in world.rows
+            if end_ms - 60_000 <= row["occurred_at"].timestamp() * 1000 < end_ms
+        ]
+        assert window["requests_total"] == len(rows)
+
+
+async def test_revisions_that_an_owner_owed_are_made_by_the_next() -> None:
+    """It had counted late events and died before it gave their windows out again."""
+    world = World()
+    await world.tell(world.land(50))
+    await world.pass_by(70)
+    assert world.counted() == 50
+    world.land(9, seconds_ago=65)
+    world.new_owner()
+    await world.pass_by(1)
+    assert world.counted() == 59
+
+
+async def test_clickhouse_away_is_waited_out() -> None:
+    """While asked and while written to; nothing is counted twice."""
+    world = World()
+    world.faults = [SinkUnavailableError("away")] * 3
+    await world.tell(world.land(50))
+    world.faults = [SinkUnavailableError("away")] * 3
+    await world.pass_by(130)
+    assert world.counted() == 50
+
+
+async def test_who_has_lost_the_partition_gives_nothing_out() -> None:
+    """The windows of its successor stay as they are."""
+    world = World()
+    await world.tell(world.land(50))
+    world.is_lost = True
+    before = len(world.published), len(world.stored)
+    with pytest.raises(PartitionLostError):
+        await world.pass_by(130)
+    assert (len(world.published), len(world.stored)) == before
+
+
+async def test_any_mix_of_what_may_happen_counts_each_range_once() -> None:
+    """Ranges told once, twice, never, old ones again, and owners that come and go."""
+    for seed in range(12):
+        rng = random.Random(seed)
+        world, told = World(), [b"no panes"]
+        for _ in range(25):
+            record = world.land(rng.randrange(1, 9), seconds_ago=rng.choice([1, 1, 25, 300]))
+            told.append(record)
+            if rng.random() < 0.8:
+                await world.tell(*[record] * rng.randrange(1, 3), rng.choice(told))
+            if rng.random() < 0.2:
+                world.new_owner()
+            world.now_ms += rng.randrange(12_000)
+        await world.pass_by(10)
+        await world.pass_by(130)
+        newest: dict[tuple[int, int], dict[str, Any]] = {}
+        for window in world.stored:
+            if window["dimension"] == "vendor":
+                newest[window["window_seconds"], window["window_end_ms"]] = window
+        assert newest
+        for (seconds, end_ms), window in newest.items():
+            start_ms = end_ms - seconds * 1000
+            rows = [
+                r for r in world.rows if start_ms <= r["occurred_at"].timestamp() * 1000 < end_ms
+            ]
+            assert window["requests_total"] == len(rows), (seed, seconds, end_ms)
