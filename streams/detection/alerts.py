@@ -188,12 +188,14 @@ class ShareAlerts:
         )
 
     def _is_over(self, alert: Alert, column: int, reading: Reading) -> bool:
-        """Return whether the share has been nearer to its old than to its new place for 15 min."""
+        """Return whether the share has been nearer its old than its new place for 15 min."""
         found = reading.residuals
         effect = found.log_ratio[alert.length, alert.signal, column]
         sd = abs(effect / (reading.deviation[alert.length, alert.signal, column] or 1.0))
-        limit = min(0.5 * abs(alert.effect), max(_RESOLVE_EFFECT_MAX, 2.0 * sd))
-        limit = max(limit, 0.5 * self._parameters.effect_min)
+        # Halfway, and clearly so; but a large change need not come back all the way.
+        size = abs(alert.effect)
+        limit = min(0.5 * size - sd, max(_RESOLVE_EFFECT_MAX, 2.0 * sd))
+        limit = max(limit, 0.25 * size)
         sign = np.sign(alert.effect)
         alert.quiet_bins = alert.quiet_bins + 1 if sign * effect < limit else 0
         is_opposite = sign * reading.statistic[column] <= -self._threshold
