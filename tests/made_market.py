@@ -29,11 +29,13 @@ class Request:
     provider: str
     tokens: int
     is_error: bool = False
+    name: str = "large"
+    """Of the model, behind its vendor."""
 
     def value(self, dimension: str) -> str:
         return {
             "vendor": self.vendor,
-            "model": f"{self.vendor}/large",
+            "model": f"{self.vendor}/{self.name}",
             "vendor_region": f"{self.vendor}|{self.region}",
             "origin": ORIGINS[self.vendor],
             "provider": self.provider,
@@ -112,8 +114,8 @@ def rows(requests: Sequence[Request], end_ms: int, first_offset: int) -> list[Ro
     return [
         {
             **row,
-            "model": f"{request.vendor}/large",
-            "model_raw": f"{request.vendor}/large",
+            "model": request.value("model"),
+            "model_raw": request.value("model"),
             "vendor": request.vendor,
             "origin": ORIGINS[request.vendor],
             "region": request.region,

@@ -1,7 +1,7 @@
 """``tokentide alerts backtest``: settings compared on the past, as it had landed."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -159,7 +159,7 @@ def _kept(
 
 
 @contextmanager
-def _telling(from_ms: int, to_ms: int) -> Iterator:  # type: ignore[type-arg]
+def _telling(from_ms: int, to_ms: int) -> Iterator[Callable[[int], None]]:
     """Show a progress bar on a terminal; yield the function that moves it."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
@@ -167,7 +167,11 @@ def _telling(from_ms: int, to_ms: int) -> Iterator:  # type: ignore[type-arg]
         *columns, console=console, transient=True, disable=not sys.stderr.isatty()
     ) as progress:
         task = progress.add_task("replaying", total=to_ms - from_ms)
-        yield lambda reached_ms: progress.update(task, completed=reached_ms - from_ms)
+
+        def reached(time_ms: int) -> None:
+            progress.update(task, completed=time_ms - from_ms)
+
+        yield reached
 
 
 def print_outcomes(console: Console, outcomes: Sequence[Outcome], from_ms: int, to_ms: int) -> None:

@@ -326,6 +326,7 @@ def test_an_alert_fires_once_and_is_resolved_though_the_worker_is_killed(
     wait_for(lambda: on_topic(market) == expected, "both on the topic, once")
 
 
+@pytest.mark.timeout(1800)  # Building it takes minutes on a busy machine, the first time.
 def test_a_real_alertmanager_is_told(
     market: Market,
     worker: Callable[..., Child],

@@ -142,7 +142,7 @@ def write_market(
     assert client.database is not None
     rng = np.random.default_rng(11)
     writer = UsageEventWriter(client, client.database)
-    made = []
+    made: list[dict[str, Any]] = []
     for number in range(1, bins + 1):
         requests = make_requests(rng, 150)
         for row in rows(requests, START_MS + number * BIN_MS, len(made)):

@@ -73,6 +73,7 @@ class World:
     windows: list[dict[str, Any]] = field(default_factory=list)
     alerts: list[ShareAlert] = field(default_factory=list)
     bins: list[int] = field(default_factory=list)
+    stored_at: dict[int, int] = field(default_factory=dict)
     dies_before: str = ""
     failures: int = 0
     explain_error: Exception | None = None
@@ -108,6 +109,7 @@ class World:
     def write_bin(self, bin_end_ms: int, **_: Any) -> None:
         self._step("write_bin")
         self.bins.append(bin_end_ms)
+        self.stored_at[bin_end_ms] = len(self.alerts)
 
     def newest_bin_ms(self) -> int | None:
         return max(self.bins, default=None)
@@ -259,6 +261,8 @@ async def test_a_change_is_told_with_its_explanation() -> None:
     assert question.is_complete
     assert set(question.named) == set(SHARES)
     assert world.bins == [T0 + number * BIN_MS for number in range(1, 6)]
+    # Noted as judged only when what it said is stored.
+    assert list(world.stored_at.values()) == [0, 0, 1, 1, 2]
 
 
 @pytest.mark.parametrize("step", ["write", "write_bin", "read"])
