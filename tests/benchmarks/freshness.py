@@ -1,4 +1,4 @@
-"""How long from an event produced to its row in a query's answer."""
+"""How long from an event produced to its row in a query's answer, and to a closed window."""
 
 import threading
 import time
@@ -18,6 +18,7 @@ from tests.benchmarks.parts import (
     client,
     end_offsets,
     http_text,
+    metrics,
     run,
     tokentide,
     wait_for,
@@ -26,17 +27,36 @@ from tests.benchmarks.parts import (
 POLL_SECONDS = 0.02
 WARM_UP_SECONDS = 5.0
 DATABASE = "freshness"
+LATENESS_SECONDS = 2
+NEWEST_WINDOW = (
+    "SELECT toUnixTimestamp(max(window_end)) FROM share_window_revisions"
+    " WHERE dimension = 'model' AND window_seconds = 60"
+)
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Freshness:
-    """Seconds from the moment an event was made to the first query that counted it."""
+    """Delays of one run at a steady rate.
+
+    Attributes:
+        p50_seconds: From the moment an event was made to the first query that counted it.
+        windows: One-minute windows of the dimension model that were seen.
+        window_p50_seconds: From the end of a window, and the allowed lateness, to the first query
+            that had it.
+        panes_cpu_us: CPU of counting panes, microseconds per event.
+        windows_cpu_us: CPU of rolling windows of all dimensions, microseconds per event.
+    """
 
     rate: int
     events: int
     p50_seconds: float
     p99_seconds: float
+    windows: int
+    window_p50_seconds: float
+    window_max_seconds: float
+    panes_cpu_us: float
+    windows_cpu_us: float
 
 
 @dataclass
@@ -45,6 +65,7 @@ class Watch:
 
     port: int
     seen: list[tuple[float, int]] = field(default_factory=list)
+    windows: dict[int, float] = field(default_factory=dict)
     stop: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
@@ -53,6 +74,8 @@ class Watch:
         while not self.stop.is_set():
             (count,) = reader.query("SELECT count() FROM usage_events").result_rows[0]
             self.seen.append((time.time(), count))
+            (end,) = reader.query(NEWEST_WINDOW).result_rows[0]
+            self.windows.setdefault(end, time.time())
             time.sleep(POLL_SECONDS)
 
 
@@ -63,7 +86,12 @@ def measure(parts: Machine, rate: int, seconds: int) -> Freshness:
     and a bound on the percentiles whichever partition was first.
     """
     port = free_port()
-    settings = {"clickhouse_database": DATABASE, "consumer_group": DATABASE, "worker_port": port}
+    settings = {
+        "clickhouse_database": DATABASE,
+        "consumer_group": DATABASE,
+        "worker_port": port,
+        "allowed_lateness_seconds": LATENESS_SECONDS,
+    }
     run(parts, "migrate", **settings)
     skip_what_is_there(parts)
     log = parts.directory / "freshness.out"
@@ -78,6 +106,7 @@ def measure(parts: Machine, rate: int, seconds: int) -> Freshness:
         run(parts, "simulate", "--rate", str(rate), "--events", str(total))
         run(parts, "status", "--wait", "--timeout", "60", **settings)
         time.sleep(2 * POLL_SECONDS)
+        stages = metrics(f"http://{LOOPBACK}:{port}/metrics")
     finally:
         watch.stop.set()
         if thread.is_alive():
@@ -86,7 +115,25 @@ def measure(parts: Machine, rate: int, seconds: int) -> Freshness:
     made = produced_at(parts)
     delays = delays_of(made, watch.seen)[int(rate * WARM_UP_SECONDS) :]
     p50, p99 = np.percentile(delays, [50, 99])
-    return Freshness(rate, len(delays), float(p50), float(p99))
+    first, *ends = sorted(watch.windows)
+    late = [watch.windows[end] - end - LATENESS_SECONDS for end in ends if first]
+    if not late:
+        raise SystemExit("freshness: no window closed: measure for longer than 20 seconds")
+    cpu_us = {
+        name: stages[f'tokentide_stage_cpu_seconds_total{{stage="{name}"}}'] * 1e6 / total
+        for name in ("panes", "windows")
+    }
+    return Freshness(
+        rate,
+        len(delays),
+        float(p50),
+        float(p99),
+        len(late),
+        float(np.median(late)),
+        max(late),
+        cpu_us["panes"],
+        cpu_us["windows"],
+    )
 
 
 def _status(port: int) -> str:

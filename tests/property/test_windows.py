@@ -26,12 +26,13 @@ LATENESS_MS = 30_000
 
 
 def at_ms(row: Row) -> int:
-    return round(row["occurred_at"].timestamp() * 1000)
+    return int(row["occurred_at"].timestamp() * 1000 + 0.5)
 
 
 def value_of(row: Row, dimension: str) -> str:
     names = DIMENSIONS[dimension]
-    return row[names[0]] if len(names) == 1 else pair_value(row[names[0]], row[names[1]])
+    first, *second = (str(row[name]) for name in names)
+    return pair_value(first, second[0]) if second else first
 
 
 def counted(row: Row) -> list[int]:

@@ -20,7 +20,8 @@ from streams.batches import Batch
 from streams.health import PANES_LAG, Progress
 from streams.pane_topic import dimensions_of
 from streams.panes import count_panes
-from streams.partitions import Confirm, PartitionLostError, StoreRequest
+from streams.partitions import Confirm, StoreRequest
+from streams.record_batches import PartitionLostError
 from tests.record_batch import record_batch
 from tests.usage_rows import Row, as_table, random_rows
 
