@@ -147,7 +147,7 @@ class Explainer:
         assert from_ms < since_ms < to_ms, "empty period"
         condition, values = series_condition(question)
         parameters = {"from_ms": from_ms, "since_ms": since_ms, "to_ms": to_ms, **values}
-        before, after = self._sums(question, condition, parameters)
+        before, after, first_ms = self._sums(question, condition, parameters)
         totals = _denominators(question, before, after)
         breakdowns = self._breakdowns(question, condition, parameters, totals)
         share_before, share_after = (
@@ -159,7 +159,7 @@ class Explainer:
         )
         own, others = (before.own(), after.own()), (before.others(), after.others())
         return Explanation(
-            before_from=iso(from_ms),
+            before_from=iso(first_ms),
             after_from=iso(since_ms),
             after_to=iso(to_ms),
             measure="requests" if question.is_of_requests else "tokens",
@@ -183,22 +183,26 @@ class Explainer:
 
     def _sums(
         self, question: Question, condition: str, parameters: Mapping[str, Any]
-    ) -> tuple[Sums, Sums]:
+    ) -> tuple[Sums, Sums, int]:
+        """Return both periods, and the start of the one before."""
         sql = (
-            f"SELECT {_IS_AFTER} AS is_after, countIf({condition}), sumIf({_TOKENS}, {condition}),"
+            f"SELECT {_IS_AFTER} AS is_after, toUnixTimestamp64Milli(min(occurred_at)),"
+            f" countIf({condition}), sumIf({_TOKENS}, {condition}),"
             f" countIf(({condition}) AND status != 'ok'), count(), sum({_TOKENS}),"
             " countIf(status != 'ok'), uniqExact(kafka_partition),"
             " countIf(has(splitByChar(',', toString(quality)), 'late'))"
             f" FROM {self._table} WHERE {_IN_PERIODS} GROUP BY is_after"
         )
         found = {bool(row[0]): row[1:] for row in self._query(sql, parameters)}
-        from_ms, since_ms, to_ms = question.periods_ms
-        minutes = (since_ms - from_ms) / 60_000, (to_ms - since_ms) / 60_000
+        _, since_ms, to_ms = question.periods_ms
+        first_ms = begin_ms(question, int(found[False][0]) if False in found else None)
+        minutes = (since_ms - first_ms) / 60_000, (to_ms - since_ms) / 60_000
+        nothing = (0,) * 9
         before, after = (
-            Sums(each, *(int(count) for count in found.get(is_after, (0,) * 8)))
+            Sums(each, *(int(count) for count in found.get(is_after, nothing)[1:]))
             for each, is_after in zip(minutes, (False, True), strict=True)
         )
-        return before, after
+        return before, after, first_ms
 
     def _breakdowns(
         self,
@@ -267,6 +271,18 @@ class Explainer:
         except CAUGHT as error:
             raise sorted_error(error, detail=False) from error
         return found
+
+
+def begin_ms(question: Question, first_event_ms: int | None) -> int:
+    """Return the start of the period before: where the events begin, if it is within the hour.
+
+    A rate over time of which nothing is stored would be too low. Whole minutes before the change.
+    """
+    from_ms, since_ms, _ = question.periods_ms
+    if first_event_ms is None:
+        return from_ms
+    minutes = math.ceil((since_ms - first_event_ms) / 60_000)
+    return max(since_ms - minutes * 60_000, from_ms)
 
 
 def series_condition(question: Question) -> tuple[str, dict[str, Any]]:

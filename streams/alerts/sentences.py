@@ -283,7 +283,8 @@ def _ended(alert: ShareAlert) -> str:
     at, lasted = clock(alert.at, alert.at), _duration(alert.since_ms, alert.at_ms)
     if alert.state == "rebaselined":
         share = f" at {percent(alert.share_after)} of tokens" if alert.share_after else ""
-        return f"{_subject(alert)} has stayed{share} for {lasted}: that is the new normal"
+        have = "have" if _is_plural(alert) else "has"
+        return f"{_subject(alert)} {have} stayed{share} for {lasted}: that is the new normal"
     if alert.kind == "rule":
         return f"Resolved at {at} after {lasted}: rule {alert.rule} holds no more"
     if alert.kind == "ingest_lag":
@@ -293,7 +294,13 @@ def _ended(alert: ShareAlert) -> str:
     if alert.kind == "provider_outage":
         return f"Resolved at {at} after {lasted}: {_lower(_subject(alert))} serves again"
     share = f" at {percent(alert.share_after)} of tokens" if alert.share_after else ""
-    return f"Resolved at {at} after {lasted}: {_lower(_subject(alert))} is back{share}"
+    are = "are" if _is_plural(alert) else "is"
+    return f"Resolved at {at} after {lasted}: {_lower(_subject(alert))} {are} back{share}"
+
+
+def _is_plural(alert: ShareAlert) -> bool:
+    first = _subject(alert).split()[0]
+    return alert.dimension == "origin" or first in ("All", "Models", "Vendors", "Requests")
 
 
 def _lower(text: str) -> str:

@@ -156,6 +156,19 @@ def test_pairs_and_other_are_series_too(client: HttpClient) -> None:
     assert explain(client, value="a'); DROP TABLE usage_events; --").share_before == 0.0
 
 
+def test_a_rate_is_over_the_time_of_which_there_are_events(client: HttpClient) -> None:
+    """Where events begin a quarter of an hour before the change, so does the period before it."""
+    start = SINCE - timedelta(minutes=15)
+    rows = random_rows(5, 3_500, start, timedelta(minutes=35))
+    write(client, rows)
+    found = explain(client)
+    before, after = periods(rows)
+    own = [len([r for r in each if r["vendor"] == "acme"]) for each in (before, after)]
+    assert found.before_from == "2026-11-24T13:50:00Z"
+    assert found.own_before.requests == pytest.approx(own[0] / 15)
+    assert found.own_after.requests == pytest.approx(own[1] / 20)
+
+
 def test_no_events_at_all_is_an_answer(client: HttpClient) -> None:
     """A new series has nothing before, and an empty market no share."""
     found = explain(client)

@@ -70,6 +70,21 @@ def test_what_a_transition_says(changes: dict[str, Any], expected: str) -> None:
     assert sentence(alert(**changes)) == expected
 
 
+@pytest.mark.parametrize(
+    ("dimension", "value", "expected"),
+    [
+        ("origin", "chinese_open", "Chinese open models have stayed"),
+        ("country", "CN", "Vendors from CN have stayed"),
+        ("model", "other", "All smaller models together have stayed"),
+        ("model", "acme/large", "Model acme/large has stayed"),
+    ],
+)
+def test_many_have_and_one_has(dimension: str, value: str, expected: str) -> None:
+    """Verbs agree with their subject."""
+    text = sentence(alert(state="rebaselined", dimension=dimension, value=value))
+    assert text.startswith(expected)
+
+
 def test_others_that_grew_are_told_as_such() -> None:
     """A share that fell because others grew does not read as if the vendor had lost anything."""
     found = explained(
