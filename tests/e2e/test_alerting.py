@@ -34,6 +34,8 @@ from tests.integration.sinks_database import migrated, rows_of
 from tests.made_market import SHARES, make_requests, rows, windows
 from tests.usage_rows import as_table
 
+# Building Alertmanager takes minutes on a busy machine, the first time.
+pytestmark = pytest.mark.timeout(1800)
 WAIT_SECONDS = 120.0
 HISTORY_DAYS = 2
 REQUESTS = 600
@@ -326,7 +328,6 @@ def test_an_alert_fires_once_and_is_resolved_though_the_worker_is_killed(
     wait_for(lambda: on_topic(market) == expected, "both on the topic, once")
 
 
-@pytest.mark.timeout(1800)  # Building it takes minutes on a busy machine, the first time.
 def test_a_real_alertmanager_is_told(
     market: Market,
     worker: Callable[..., Child],
