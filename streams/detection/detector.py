@@ -195,7 +195,8 @@ class MarketDetector:
         self._causes = [(each, until) for each, until in self._causes if until > end_ms]
         causes = [*self.open_alerts, *(each for each, _ in self._causes)]
         new = {each.id for each in news if each.state is State.FIRING}
-        said = [each for each in news if each.state is not State.FIRING or each.kind in _ALONE]
+        shares = {each.last.id for one in self._shares.values() for each in one.open.values()}
+        said = [each for each in news if each.state is not State.FIRING or each.id not in shares]
         for one in self._shares.values():
             for alert in one.open.values():
                 cause = next((c for c in causes if self._explains(c, alert.last)), None)
@@ -223,10 +224,6 @@ class MarketDetector:
             return cause.value == self._vendor_of(alert.value)
         is_region = alert.dimension == VENDOR_REGION
         return is_region and cause.value == alert.value.partition(_REGION_SEPARATOR)[0]
-
-
-_ALONE = (Kind.NEW_MODEL, Kind.TOTAL_DROP, Kind.TOTAL_JUMP, Kind.INGEST_LAG)
-"""Kinds that nothing silences."""
 
 
 def _callable(vendor_of: Callable[[str], str] | Mapping[str, str] | None) -> Callable[[str], str]:

@@ -99,14 +99,17 @@ def centres(observed: Floats, expected: Floats, between: Floats, is_out: Mask) -
     """
     ratio = np.log((observed + HALF) / (expected + HALF))
     order = np.argsort(ratio, axis=-1)
-    weight = np.cumsum(np.take_along_axis(expected, order, axis=-1), axis=-1)
+    weighing = expected * ~is_out if not is_out.all() else expected
+    weight = np.cumsum(np.take_along_axis(weighing, order, axis=-1), axis=-1)
     middle = (weight < 0.5 * weight[..., -1:]).sum(axis=-1, keepdims=True)
     place = np.take_along_axis(order, np.minimum(middle, order.shape[-1] - 1), axis=-1)
     median = np.take_along_axis(ratio, place, axis=-1)
     far = np.abs(ratio - median) > OUTLIER_SD * np.sqrt(1.0 / (expected + HALF) + between)
-    stayed = ~(far | is_out)
+    # Both signals leave out the same series, or their difference would jump where one just did.
+    stayed = ~(far.any(axis=1, keepdims=True) | is_out)
     kept, seen = expected * stayed, observed * stayed
     rest = kept.sum(axis=-1, keepdims=True) - kept
     pooled = np.log((seen.sum(axis=-1, keepdims=True) - seen + HALF) / (rest + HALF))
     others = expected.sum(axis=-1, keepdims=True) - expected
-    return np.where(rest >= CENTRE_WEIGHT_MIN * others, pooled, median)
+    is_enough = (rest >= CENTRE_WEIGHT_MIN * others).all(axis=1, keepdims=True)
+    return np.where(is_enough, pooled, median)

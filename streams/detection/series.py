@@ -28,6 +28,8 @@ _WARM_UP_BINS = _BINS_PER_DAY
 _FLOOR_VARIANCE = 0.01**2
 _SCALE_FACTOR = 1.2533
 """Square root of pi / 2: makes a mean of absolute values of a normal variable its deviation."""
+_SCALE_MIN = 0.5
+"""Sampling alone gives 1; much less is a lack of variety, not of noise."""
 _CLIP_SD = 4.0
 _YOUNG_LEVEL_BINS = 12
 _LEARN_AFRESH_BINS = 24
@@ -138,6 +140,8 @@ class SeriesTable:
     def _columns(self, one: Bin) -> tuple[Floats, Floats]:
         """Return requests, capped tokens and their squares ``[3, series]``, and true tokens."""
         unknown = [name for name in one.values if name not in self._places]
+        known = [place for name in one.values if (place := self._places.get(name)) is not None]
+        self.state.last_seen_ms[known] = one.end_ms
         if unknown:
             self._make_room(len(unknown))
             self._add(unknown)
@@ -153,11 +157,12 @@ class SeriesTable:
         over = len(self.names) + wanted - self._parameters.series_max
         if over <= 0:
             return
-        rank = self.state.last_seen_ms + np.where(self.state.frozen > 0, np.inf, 0.0)
-        rank[TAIL] = np.inf
-        gone = set(np.argsort(rank, kind="stable")[: min(over, len(self.names) - 1)].tolist())
-        kept = np.array([place for place in range(len(self.names)) if place not in gone])
-        self._resize(kept, [])
+        seen_ms = self.state.last_seen_ms
+        may_go = (seen_ms < seen_ms.max()) & (self.state.frozen == 0)
+        may_go[TAIL] = False
+        gone = np.flatnonzero(may_go)
+        gone = gone[np.argsort(seen_ms[gone], kind="stable")][:over]
+        self._resize(np.setdiff1d(np.arange(len(self.names)), gone), [])
 
     def _add(self, names: list[str]) -> None:
         self._resize(np.arange(len(self.names)), names)
@@ -287,7 +292,7 @@ class SeriesTable:
             state.frozen[places] > 0,
         )
         scale = state.scale[..., places]
-        deviation = found.z / np.where(scale > 0, scale, 1.0)
+        deviation = found.z / np.where(scale > 0, np.maximum(scale, _SCALE_MIN), 1.0)
         ratio = found.log_ratio
         is_large = np.abs(ratio) >= effect_min
         # Longer answers count if they moved the share of tokens, too.
