@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from clickhouse_connect.driver.binding import format_query_value
 
+from schemas.panes import DIMENSIONS
 from schemas.share_alert import (
     Account,
     Breakdown,
@@ -25,18 +26,7 @@ from sinks.clickhouse import CAUGHT, sorted_error
 from sinks.usage_events import TABLE
 
 COLUMNS: Mapping[str, str] = {
-    "model": "model",
-    "vendor": "vendor",
-    "country": "vendor_country",
-    "license": "license",
-    "origin": "origin",
-    "size_class": "size_class",
-    "reasoning": "reasoning",
-    "provider": "provider",
-    "app": "app_id",
-    "category": "category",
-    "region": "region",
-    "tool_use": "tool_use",
+    dimension: columns[0] for dimension, columns in DIMENSIONS.items() if len(columns) == 1
 }
 """Dimension of a window -> column of usage_events; ``vendor_region`` is ``vendor|region``."""
 BREAKDOWNS = ("model", "app", "region", "provider")
