@@ -17,6 +17,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 import orjson
 import pyarrow as pa
 import structlog
@@ -34,7 +35,7 @@ from streams.record_batches import App, Fetched, RecordBatchSchema
 from streams.share_window import as_record, key
 from streams.stages import stage
 from streams.watermarks import Watermarks
-from streams.windows import PANE_LENGTHS, SIZES, Size, Window, Windows, kept_ms
+from streams.windows import HOUR_MS, PANE_LENGTHS, SIZES, Size, Window, Windows, kept_ms
 
 log = structlog.get_logger()
 
@@ -51,6 +52,8 @@ WATERMARK = Gauge(
 FETCHES_WAITING_MAX = 8
 CATCH_UP_MS = 86_400_000
 """Windows that ended longer ago are not given out any more."""
+MISSED_MS = 3_600_000
+"""Windows that were missed for longer are asked of ClickHouse piece by piece, to bound memory."""
 FUTURE_MS = 3_600_000
 """No stored event is further ahead of the clock."""
 ASKED_SPAN_MS = 2 * 3_600_000
@@ -68,6 +71,7 @@ class Panes(Protocol):
         from_ms: int,
         to_ms: int,
         *,
+        above: Mapping[int, int] | None = None,
         below: Mapping[int, int] | None = None,
     ) -> pa.Table:
         """Return panes in the form of `schemas.panes.PANES`."""
@@ -76,6 +80,25 @@ class Panes(Protocol):
         self, since_ms: int, *, above: Mapping[int, int], below: Mapping[int, int]
     ) -> list[int]:
         """Return the starts of panes that have rows at offsets between these."""
+
+
+class StoredHours(Protocol):
+    """Hours that were stored; see `sinks.share_panes.StoredHours`."""
+
+    @property
+    def panes(self) -> pa.Table: ...
+    @property
+    def positions(self) -> Mapping[tuple[str, int], int]: ...
+
+
+class Hours(Protocol):
+    """Where hours are kept, so that a new owner need not count a week again."""
+
+    def write(
+        self, hours: Sequence[tuple[str, int]], panes: pa.Table, position: int, now_ms: int
+    ) -> None: ...
+
+    def read(self, dimensions: Sequence[str], from_ms: int, to_ms: int) -> StoredHours: ...
 
 
 class GivenWindow(Protocol):
@@ -142,6 +165,7 @@ class Parts:
     """
 
     panes: Panes
+    hours: Hours
     sink: Sink
     publisher: Publisher
     settled: Callable[[], Awaitable[Mapping[int, int]]]
@@ -225,13 +249,26 @@ class WindowRoller:
         await self._send(confirm, closed, watermark_ms)
         if now_ms - self._revised_ms >= self._parts.rules.revision_wait_ms:
             self._revised_ms = now_ms
-            counted = dict(self._counted)
             again = await in_thread(self._parts.executor, self._due_again)
             await self._send(confirm, again, watermark_ms)
             await self._answer(confirm, watermark_ms, is_revision=True)
-            await self._call(
-                confirm, self._parts.sink.write_progress, self._partition, counted, now_ms
-            )
+            await self._note_progress(confirm, now_ms)
+
+    async def _note_progress(self, confirm: Confirm, now_ms: int) -> None:
+        """Store the hours that have changed, then up to where everything is stored."""
+        counted = dict(self._counted)
+        hours, panes = await in_thread(self._parts.executor, self._changed_hours)
+        position = sum(counted.values())
+        await self._call(confirm, self._parts.hours.write, hours, panes, position, now_ms)
+        await self._call(confirm, self._parts.sink.write_progress, self._partition, counted, now_ms)
+        for dimension, start_ms in hours:
+            self._windows[dimension].changed_hours.discard(start_ms)
+
+    def _changed_hours(self) -> tuple[list[tuple[str, int]], pa.Table]:
+        changed = {name: sorted(each.changed_hours) for name, each in self._windows.items()}
+        tables = [self._windows[name].hours(starts_ms) for name, starts_ms in changed.items()]
+        hours = [(name, start_ms) for name, starts_ms in changed.items() for start_ms in starts_ms]
+        return hours, pa.concat_tables(tables)
 
     def _close(self, watermark_ms: int) -> list[Window]:
         with stage("windows"):
@@ -316,29 +353,90 @@ class WindowRoller:
             self._watermarks.expect(partition, now_ms)
             known = (settled.get(partition, 0), self._counted.get(partition, 0))
             below[partition] = max(*known, counted.get(partition, 0))
+        told = await self._call(confirm, parts.sink.progress, self._partition)
         self._windows = await self._given_windows(confirm, now_ms)
         for length_ms in PANE_LENGTHS:
-            size = SIZES[PANE_LENGTHS.index(length_ms)]
-            given_ms = [windows.given_ms[size] for windows in self._windows.values()]
-            from_ms = (min(given_ms) - kept_ms(length_ms)) // length_ms * length_ms
-            future_ms = now_ms // length_ms * length_ms + FUTURE_MS
-            panes = await self._call(
-                confirm,
-                parts.panes.read,
-                self._dimensions,
-                length_ms,
-                from_ms,
-                future_ms if length_ms == PANE_MS else max(given_ms),
-                below=below,
-            )
-            await in_thread(parts.executor, self._load, length_ms, panes, from_ms)
-        await self._find_owed(confirm, below, now_ms)
+            if length_ms < HOUR_MS:
+                is_shortest = length_ms == PANE_MS
+                from_ms, to_ms = self._kept(length_ms)
+                if is_shortest:
+                    to_ms = now_ms // length_ms * length_ms + FUTURE_MS
+                panes = await self._call(
+                    confirm,
+                    parts.panes.read,
+                    self._dimensions,
+                    length_ms,
+                    from_ms,
+                    to_ms,
+                    below=below,
+                )
+                await in_thread(parts.executor, self._load, length_ms, panes, from_ms)
+        await self._load_hours(confirm, told or {}, below)
         self._counted = below
+        if told is None:
+            await self._note_progress(confirm, now_ms)
+        else:
+            await self._find_owed(confirm, told, now_ms)
         log.info(
             "windows.rebuilt",
             dimensions=self._dimensions,
             seconds=round((parts.now_ms() - now_ms) / 1000, 3),
         )
+
+    def _kept(self, length_ms: int) -> tuple[int, int]:
+        """Return from when panes of a length are kept, and where the closed ones end."""
+        size = SIZES[PANE_LENGTHS.index(length_ms)]
+        ends = [windows.given_ms[size] for windows in self._windows.values()]
+        return (min(ends) - kept_ms(length_ms)) // length_ms * length_ms, max(ends)
+
+    async def _load_hours(
+        self, confirm: Confirm, told: Mapping[int, int], below: Mapping[int, int]
+    ) -> None:
+        """Load hours as they were stored, and count those rows that came since.
+
+        Args:
+            confirm: Asks whether the partition is ours.
+            told: Offsets below which everything is in the stored hours.
+            below: Offsets below which rows are counted now.
+        """
+        parts = self._parts
+        from_ms, to_ms = self._kept(PANE_LENGTHS[-1])[0], self._kept(HOUR_MS)[1]
+        stored = await self._call(confirm, parts.hours.read, self._dimensions, from_ms, to_ms)
+        newest = sum(told.values())
+        # An hour that was written after the progress was noted may hold some rows and not others.
+        again = [
+            start_ms
+            for start_ms in range(from_ms, to_ms, HOUR_MS)
+            if any(
+                stored.positions.get((dimension, start_ms), newest + 1) > newest
+                for dimension in self._dimensions
+            )
+        ]
+        found = [_without(stored.panes, again)]
+        changed = set(again)
+        if told:
+            since = await self._call(
+                confirm,
+                parts.panes.read,
+                self._dimensions,
+                HOUR_MS,
+                from_ms,
+                to_ms,
+                above=told,
+                below=below,
+            )
+            found.append(_without(since, again))
+            changed.update(since["pane_ms"].to_pylist())
+        for first_ms, last_ms in _runs(again, HOUR_MS):
+            read = parts.panes.read
+            span = first_ms, last_ms + HOUR_MS
+            found.append(
+                await self._call(confirm, read, self._dimensions, HOUR_MS, *span, below=below)
+            )
+        await in_thread(parts.executor, self._load, HOUR_MS, pa.concat_tables(found), from_ms)
+        for windows in self._windows.values():
+            windows.merge_closed(PANE_LENGTHS[-1], from_ms)
+            windows.changed_hours.update(changed)
 
     def _load(self, length_ms: int, panes: pa.Table, from_ms: int) -> None:
         mine = _by_dimension(panes)
@@ -349,15 +447,15 @@ class WindowRoller:
         """Return windows without panes, that go on behind those that were given out."""
         parts = self._parts
         last_ms = await self._call(confirm, parts.sink.last_ends_ms, self._dimensions)
-        oldest_ms = now_ms - CATCH_UP_MS
         given_ms = {
             dimension: {
-                size: max(
-                    last_ms.get((dimension, size.length_ms // 1000), now_ms),
-                    oldest_ms,
+                size: _aligned(
+                    max(
+                        last_ms.get((dimension, size.length_ms // 1000), now_ms),
+                        now_ms - CATCH_UP_MS,
+                    ),
+                    size,
                 )
-                // size.slide_ms
-                * size.slide_ms
                 for size in SIZES
             }
             for dimension in self._dimensions
@@ -373,7 +471,7 @@ class WindowRoller:
             ),
         )
         of = {dimension: [g for g in given if g.dimension == dimension] for dimension in given_ms}
-        return {
+        windows = {
             dimension: Windows(
                 dimension,
                 top=parts.rules.top,
@@ -383,19 +481,20 @@ class WindowRoller:
             )
             for dimension in self._dimensions
         }
+        for size in SIZES:
+            if size.slide_ms < HOUR_MS:
+                for each in windows.values():
+                    each.skip_to(size, _aligned(now_ms - MISSED_MS, size))
+        return windows
 
-    async def _find_owed(self, confirm: Confirm, below: Mapping[int, int], now_ms: int) -> None:
+    async def _find_owed(self, confirm: Confirm, told: Mapping[int, int], now_ms: int) -> None:
         """Make those windows due that an earlier owner had given out and not yet revised."""
-        told = await self._call(confirm, self._parts.sink.progress, self._partition)
-        if told is None:
-            sink = self._parts.sink
-            await self._call(confirm, sink.write_progress, self._partition, below, now_ms)
-            return
         late = await self._call(
             confirm,
-            lambda: self._parts.panes.late_panes_ms(
-                now_ms - self._parts.rules.grace_ms, above=told, below=below
-            ),
+            self._parts.panes.late_panes_ms,
+            now_ms - self._parts.rules.grace_ms,
+            above=told,
+            below=self._counted,
         )
         for windows in self._windows.values():
             windows.note_late(late)
@@ -440,6 +539,26 @@ def _by_dimension(panes: pa.Table) -> dict[str, pa.Table]:
         name: panes.filter(pa.array(codes == code))
         for code, name in enumerate(names.dictionary.to_pylist())
     }
+
+
+def _aligned(time_ms: int, size: Size) -> int:
+    return time_ms // size.slide_ms * size.slide_ms
+
+
+def _without(panes: pa.Table, starts_ms: Sequence[int]) -> pa.Table:
+    return panes.filter(pa.array(~np.isin(panes["pane_ms"].to_numpy(), starts_ms)))
+
+
+def _runs(starts_ms: Sequence[int], length_ms: int) -> Iterable[tuple[int, int]]:
+    """Yield the first and the last start of panes that touch each other."""
+    run: list[int] = []
+    for start_ms in starts_ms:
+        if run and start_ms != run[-1] + length_ms:
+            yield run[0], run[-1]
+            run = []
+        run.append(start_ms)
+    if run:
+        yield run[0], run[-1]
 
 
 def _place(given: GivenWindow) -> tuple[Size, int]:

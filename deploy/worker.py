@@ -26,6 +26,7 @@ from schemas.errors import FatalError, RetryableError
 from schemas.topics import PANES_TOPIC, SHARES_TOPIC
 from sinks import clickhouse
 from sinks.pane_counts import PaneCounts
+from sinks.share_panes import SharePanes
 from sinks.share_windows import ShareWindows
 from sinks.stored_events import StoredEvents
 from sinks.usage_events import UsageEventWriter
@@ -241,6 +242,7 @@ def _add_windows(
     database = settings.clickhouse_database
     parts = roll_windows.Parts(
         panes=PaneCounts(client, database, settings.tokens_cap),
+        hours=SharePanes(client, database),
         sink=ShareWindows(client, database),
         publisher=publisher,
         settled=settled_in_thread,

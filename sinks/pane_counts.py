@@ -58,6 +58,7 @@ class PaneCounts:
         from_ms: int,
         to_ms: int,
         *,
+        above: Mapping[int, int] | None = None,
         below: Mapping[int, int] | None = None,
     ) -> pa.Table:
         """Return panes of event times ``[from_ms, to_ms)``, in the form of `PANES`.
@@ -67,7 +68,9 @@ class PaneCounts:
             length_ms: Length of a pane; they are aligned to the epoch.
             from_ms: A multiple of the length, as is ``to_ms``; epoch milliseconds.
             to_ms: See there.
-            below: Only offsets below these, by partition of the usage topic; ``None`` is all.
+            above: Only offsets at or above these, by partition of the usage topic; 0 where none is
+                given.
+            below: Only offsets below these; ``None`` is all.
 
         Raises:
             SinkUnavailableError: Not now.
@@ -80,11 +83,7 @@ class PaneCounts:
             f" AND occurred_at < fromUnixTimestamp64Milli({to_ms:d}, 'UTC')"
         )
         if below is not None:
-            ends = " OR ".join(
-                f"(kafka_partition = {partition:d} AND kafka_offset < {offset:d})"
-                for partition, offset in sorted(below.items())
-            )
-            where += f" AND ({ends or 'false'})"
+            where += f" AND ({_offsets(above or {}, below)})"
         each = [
             _sql(dimension, self._table, length_ms, self._tokens_cap, where)
             for dimension in dimensions
@@ -104,16 +103,11 @@ class PaneCounts:
         Raises:
             SinkUnavailableError, FatalError: As `read`.
         """
-        ranges = " OR ".join(
-            f"(kafka_partition = {partition:d} AND kafka_offset >= {above.get(partition, 0):d}"
-            f" AND kafka_offset < {offset:d})"
-            for partition, offset in sorted(below.items())
-        )
         found = self._query(
             f"SELECT DISTINCT toInt64(intDiv(toUnixTimestamp64Milli(occurred_at), {PANE_MS})"
             f" * {PANE_MS}) AS pane_ms FROM {self._table}"
             f" WHERE occurred_at >= fromUnixTimestamp64Milli({since_ms:d}, 'UTC')"
-            f" AND ({ranges or 'false'})"
+            f" AND ({_offsets(above, below)})"
         )
         return [int(each) for each in found["pane_ms"].to_pylist()]
 
@@ -124,6 +118,15 @@ class PaneCounts:
             )
         except CAUGHT as error:
             raise sorted_error(error, detail=False) from error
+
+
+def _offsets(above: Mapping[int, int], below: Mapping[int, int]) -> str:
+    ranges = " OR ".join(
+        f"(kafka_partition = {partition:d} AND kafka_offset >= {above.get(partition, 0):d}"
+        f" AND kafka_offset < {offset:d})"
+        for partition, offset in sorted(below.items())
+    )
+    return ranges or "false"
 
 
 def _sql(dimension: str, table: str, length_ms: int, tokens_cap: int, where: str) -> str:

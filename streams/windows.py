@@ -18,20 +18,21 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from schemas.panes import MEASURES, OTHER, PANE_MS, RANK_BITS, REGISTERS, UNKNOWN
+from schemas.panes import MEASURES, OTHER, PANE_MS, PANES, RANK_BITS, REGISTERS, UNKNOWN
 from streams.shares import billionths
 from streams.users import estimate
 
 Int64s = npt.NDArray[np.int64]
 Ranks = npt.NDArray[np.uint8]
 
+HOUR_MS = 3_600_000
 LATE_MS = 15 * 60_000
 """A pane that comes so late at most is added to what is kept; an older one is asked for."""
 HISTORY_MS = LATE_MS
 """How long the shares of a window are kept beyond the time that the window after it needs them."""
-REVISIONS_MS = 25 * 3_600_000
+REVISIONS_MS = 25 * HOUR_MS
 """How long a revision is remembered: longer than the grace period of late events."""
-LATE_HOURS_MS = 25 * 3_600_000
+LATE_HOURS_MS = 25 * HOUR_MS
 """The same for panes of an hour and more, of which there are few: longer than the grace period."""
 VALUES_MAX = 5_000
 """Values of a dimension that are told apart; any further one is counted as `OTHER`."""
@@ -68,7 +69,7 @@ def kept_ms(length_ms: int) -> int:
     size = SIZES[PANE_LENGTHS.index(length_ms)]
     longer = PANE_LENGTHS[PANE_LENGTHS.index(length_ms) + 1 :]
     made_of_it = [each for each in longer if source_of(each) == length_ms]
-    late_ms = LATE_MS if length_ms < 3_600_000 else LATE_HOURS_MS
+    late_ms = LATE_MS if length_ms < HOUR_MS else LATE_HOURS_MS
     return max([size.length_ms, *made_of_it]) + late_ms
 
 
@@ -79,7 +80,7 @@ def source_of(length_ms: int) -> int:
     """
     if length_ms <= 300_000:
         return PANE_MS
-    return 300_000 if length_ms == 3_600_000 else 3_600_000
+    return 300_000 if length_ms == HOUR_MS else HOUR_MS
 
 
 @dataclass(slots=True)
@@ -199,6 +200,7 @@ class Windows:
     Attributes:
         ask_for: Windows that are due and reach further back than what is kept, and the revision
             that they will be.
+        changed_hours: Starts of closed hours that were made or changed since they were last taken.
         folded: How often a value was one too many, see `VALUES_MAX`.
     """
 
@@ -214,6 +216,7 @@ class Windows:
         self.dimension = dimension
         self.given_ms = dict(given_ms)
         self.ask_for: dict[tuple[Size, int], int] = {}
+        self.changed_hours: set[int] = set()
         self.folded = 0
         self._top = top
         self._revisions = dict(revisions)
@@ -238,6 +241,19 @@ class Windows:
             for start_ms, pane in self._made(panes)
             if length_ms == PANE_MS or start_ms + length_ms <= closed_ms
         }
+        self._kept_from_ms[length_ms] = from_ms
+
+    def skip_to(self, size: Size, end_ms: int) -> None:
+        """Ask for the windows that end at or before a time, if they were not given out yet."""
+        for missed_ms in range(self.given_ms[size] + size.slide_ms, end_ms + 1, size.slide_ms):
+            self.ask_for[size, missed_ms] = 0
+            self.given_ms[size] = missed_ms
+
+    def merge_closed(self, length_ms: int, from_ms: int) -> None:
+        """Make the panes of a length that have closed of the shorter ones that were loaded."""
+        self._panes[length_ms] = {}
+        for start_ms in range(from_ms, self.given_ms[_size_of(length_ms)], length_ms):
+            self._merge(length_ms, start_ms)
         self._kept_from_ms[length_ms] = from_ms
 
     def add(self, panes: pa.Table) -> None:
@@ -265,6 +281,8 @@ class Windows:
         if start_ms < self._kept_from_ms[length_ms] or (is_open and length_ms != PANE_MS):
             return
         self._panes[length_ms].setdefault(start_ms, Pane.empty()).add_pane(pane)
+        if length_ms == HOUR_MS:
+            self.changed_hours.add(start_ms)
 
     def close(self, watermark_ms: int, *, is_complete: bool) -> Iterator[Window]:
         """Yield every window that ends at or before the watermark and was not given out yet."""
@@ -307,6 +325,32 @@ class Windows:
         for end_ms in ends_ms:
             revision = self.ask_for.pop((size, end_ms))
             yield self._window(size, end_ms, revision, is_complete, made)
+
+    def hours(self, starts_ms: Iterable[int]) -> pa.Table:
+        """Return closed hours in the form of `schemas.panes.PANES`."""
+        tables = [
+            self._as_table(start_ms, pane)
+            for start_ms in starts_ms
+            if (pane := self._panes[HOUR_MS].get(start_ms)) is not None
+        ]
+        return pa.concat_tables(tables) if tables else PANES.empty_table()
+
+    def _as_table(self, start_ms: int, pane: Pane) -> pa.Table:
+        row, register = np.nonzero(pane.ranks)
+        entries = register << RANK_BITS | pane.ranks[row, register].astype(np.int64)
+        ends = np.searchsorted(row, np.arange(len(pane.values)), side="right")
+        names = [self._names[number] for number in pane.values]
+        columns = {
+            "dimension": pa.array([self.dimension] * len(names)).dictionary_encode(),
+            "pane_ms": pa.array([start_ms] * len(names), pa.int64()),
+            "value": pa.array(names, pa.utf8()).dictionary_encode(),
+            **{name: pa.array(pane.measures[:, at]) for at, name in enumerate(MEASURES)},
+            "users": pa.ListArray.from_arrays(
+                pa.array(np.concatenate([[0], ends]).astype(np.int32)),
+                pa.array(entries.astype(np.uint16)),
+            ),
+        }
+        return pa.table(columns, schema=PANES)
 
     def _made(self, panes: pa.Table) -> Iterator[tuple[int, Pane]]:
         """Yield each pane of a table with its start."""
@@ -354,6 +398,8 @@ class Windows:
                 merged.add_pane(part)
         if len(merged.values):
             self._panes[length_ms][start_ms] = merged
+        if length_ms == HOUR_MS:
+            self.changed_hours.add(start_ms)
 
     def _is_kept(self, size: Size, end_ms: int) -> bool:
         return end_ms - size.length_ms >= self._kept_from_ms[size.slide_ms]

@@ -9,6 +9,7 @@ from clickhouse_connect.driver.httpclient import HttpClient
 
 from schemas.panes import DIMENSIONS, PANE_MS, PANES
 from sinks.pane_counts import PaneCounts
+from sinks.share_panes import SharePanes
 from sinks.usage_events import UsageEventWriter
 from streams.panes import count_panes
 from tests.conftest import ClickHouseAddress as Server
@@ -21,6 +22,7 @@ SPAN = timedelta(minutes=2)
 SPAN_MS = 120_000
 CAP = 9_000
 PARTITION = 3
+HOUR_MS = 3_600_000
 
 
 @pytest.fixture
@@ -81,3 +83,26 @@ def test_panes_that_have_rows_at_offsets_are_found(client: HttpClient) -> None:
     expected = {time // PANE_MS * PANE_MS for time in times if time >= START_MS + 20_000}
     assert set(found) == expected
     assert not counts.late_panes_ms(START_MS, above={PARTITION: 400}, below={PARTITION: 400})
+
+
+def test_hours_come_back_as_they_were_stored(client: HttpClient) -> None:
+    """The newest writing of each value, and where each hour stood; hours without requests too."""
+    hours = SharePanes(client, client.database or "")
+    first_ms = START_MS // HOUR_MS * HOUR_MS
+    second_ms = first_ms + HOUR_MS
+    rows = random_rows(4, 300, START, SPAN)
+
+    def hour(count: int) -> pa.Table:
+        panes = PaneCounts(client, client.database or "", CAP)
+        client.command("TRUNCATE TABLE usage_events")
+        UsageEventWriter(client, client.database or "").write(as_table(rows[:count]), f"{count}")
+        return panes.read(["vendor"], HOUR_MS, first_ms, second_ms)
+
+    few, all_of_it = hour(20), hour(300)
+    hours.write([("vendor", first_ms), ("vendor", second_ms)], few, 10, START_MS)
+    hours.write([("vendor", first_ms)], all_of_it, 17, START_MS + 1)
+    found = hours.read(["vendor", "app"], first_ms, second_ms + HOUR_MS)
+    assert found.panes.schema.equals(PANES)
+    assert sorted_rows(found.panes) == sorted_rows(all_of_it)
+    assert found.positions == {("vendor", first_ms): 17, ("vendor", second_ms): 10}
+    assert not hours.read(["app"], first_ms, second_ms).positions

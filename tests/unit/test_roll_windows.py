@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 import pyarrow as pa
+import pyarrow.compute
 import pytest
 from faust.types import TP
 
@@ -15,6 +16,7 @@ from agents import roll_windows
 from agents.roll_windows import Parts, Rules, WindowRoller
 from schemas.errors import SinkUnavailableError
 from schemas.panes import PANE_MS, PANES, RangeOfPanes, encode
+from sinks.share_panes import StoredHours
 from sinks.share_windows import Given
 from streams.batches import Batch
 from streams.health import PANES_LAG, Progress
@@ -44,6 +46,7 @@ class World:
         self.progress: dict[int, dict[int, int]] = {}
         self.published: list[dict[str, Any]] = []
         self.stored: list[dict[str, Any]] = []
+        self.hours: dict[tuple[str, int], tuple[pa.Table, int]] = {}
         self.faults: list[Exception] = []
         self.asked: list[tuple[int, int, int]] = []
         self.is_lost = False
@@ -57,6 +60,7 @@ class World:
 
         parts = Parts(
             panes=FakePanes(self),
+            hours=FakeHours(self),
             sink=FakeSink(self),
             publisher=FakePublisher(self),  # type: ignore[arg-type]
             settled=settled,
@@ -132,6 +136,7 @@ class FakePanes:
         from_ms: int,
         to_ms: int,
         *,
+        above: Mapping[int, int] | None = None,
         below: Mapping[int, int] | None = None,
     ) -> pa.Table:
         if self._world.faults:
@@ -142,6 +147,7 @@ class FakePanes:
             for row in self._world.rows
             if from_ms <= row["occurred_at"].timestamp() * 1000 < to_ms
             and (below is None or row["kafka_offset"] < below.get(row["kafka_partition"], 0))
+            and row["kafka_offset"] >= (above or {}).get(row["kafka_partition"], 0)
         ]
         if not rows:
             return PANES.empty_table()
@@ -159,6 +165,36 @@ class FakePanes:
             if above.get(3, 0) <= row["kafka_offset"] < below.get(3, 0)
         }
         return sorted(start for start in starts if start >= since_ms)
+
+
+class FakeHours:
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def write(
+        self,
+        hours: Sequence[tuple[str, int]],
+        panes: pa.Table,
+        position: int,
+        now_ms: int,  # noqa: ARG002
+    ) -> None:
+        for dimension, start_ms in hours:
+            mine = panes.filter(
+                pa.compute.and_(
+                    pa.compute.equal(panes["dimension"].cast(pa.utf8()), dimension),
+                    pa.compute.equal(panes["pane_ms"], start_ms),
+                )
+            )
+            self._world.hours[dimension, start_ms] = mine, position
+
+    def read(self, dimensions: Sequence[str], from_ms: int, to_ms: int) -> StoredHours:
+        found = {
+            place: kept
+            for place, kept in self._world.hours.items()
+            if place[0] in dimensions and from_ms <= place[1] < to_ms
+        }
+        panes = pa.concat_tables([PANES.empty_table(), *(panes for panes, _ in found.values())])
+        return StoredHours(panes, {place: position for place, (_, position) in found.items()})
 
 
 class FakeSink:
@@ -232,9 +268,11 @@ async def test_a_range_is_counted_once_however_often_it_is_told() -> None:
     await world.tell(first, first)
     second = world.land(30)
     await world.tell(second)
+    asked = len(world.asked)
     await world.tell(first, second)
     await world.pass_by(130)
     assert world.counted() == 80
+    assert len(world.asked) == asked
 
 
 async def test_a_range_that_was_missed_is_taken_from_what_is_stored() -> None:
@@ -288,13 +326,53 @@ async def test_a_new_owner_goes_on_where_the_old_one_was() -> None:
     assert world.counted() == 90
 
 
+async def test_what_is_stored_and_not_settled_is_counted_when_it_is_told() -> None:
+    """Rows of ranges in flight are in ClickHouse before they are told of; never twice."""
+    world = World()
+    await world.tell(world.land(50))
+    in_flight = world.land(40)
+    world.settled[3] = 50
+    world.new_owner()
+    await world.tell(world.idle())
+    world.settled[3] = 90
+    await world.tell(in_flight)
+    await world.pass_by(130)
+    assert world.counted() == 90
+
+
+async def test_hours_are_stored_and_a_new_owner_goes_on_with_them() -> None:
+    """It counts what came since: late, while nobody rolled, and when the progress lags behind."""
+    world = World()
+    for _ in range(4):
+        await world.tell(world.land(20))
+        await world.pass_by(3_600)
+    lagging = {at: dict(offsets) for at, offsets in world.progress.items()}
+    await world.tell(world.land(7, seconds_ago=2 * 3_600))
+    await world.pass_by(3_600)
+    hours = {start_ms for dimension, start_ms in world.hours if dimension == "vendor"}
+    assert len(hours) > 7 * 24
+    world.land(5, seconds_ago=3 * 3_600)
+    for progress in (dict(world.progress), lagging):
+        world.progress = progress
+        world.asked.clear()
+        world.new_owner()
+        await world.pass_by(3_700)
+        day = [
+            w for w in world.stored if w["dimension"] == "vendor" and w["window_seconds"] == 86_400
+        ]
+        newest = max(day, key=lambda w: (w["window_end_ms"], w["revision"]))
+        assert newest["requests_total"] == 4 * 20 + 7 + 5
+        weeks = [spans for spans in world.asked if spans[0] == 3_600_000]
+        assert len(weeks) <= 1 + len(hours)
+
+
 async def test_windows_missed_while_nobody_rolled_are_given_out_oldest_first() -> None:
-    """An hour without a worker: they reach back further than what is kept."""
+    """Hours without a worker: they reach back further than what is kept."""
     world = World()
     await world.tell(world.land(50))
     await world.pass_by(70)
     for _ in range(60):
-        world.now_ms += 60_000
+        world.now_ms += 150_000
         world.land(1)
     world.new_owner()
     await world.pass_by(130)
@@ -302,7 +380,7 @@ async def test_windows_missed_while_nobody_rolled_are_given_out_oldest_first() -
     ends = [
         w["window_end_ms"]
         for w in world.stored
-        if (w["dimension"], w["window_seconds"]) == ("vendor", 60)
+        if (w["dimension"], w["window_seconds"], w["revision"]) == ("vendor", 60, 0)
     ]
     assert ends == sorted(ends)
     assert ends == list(range(min(ends), max(ends) + 1, 10_000))

@@ -1,0 +1,139 @@
+"""Hours of rolling windows in ClickHouse: written as they close and change, read by a new owner."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from schemas.panes import MEASURES, PANES
+from sinks.clickhouse import CAUGHT, sorted_error
+
+TABLE = "share_panes_1h"
+IS_STORED = ""
+"""In place of a value: the hour is stored, whether it has requests or not."""
+
+
+class Client(Protocol):
+    """What is needed of clickhouse-connect's client."""
+
+    def insert_arrow(
+        self,
+        table: str,
+        arrow_table: Any,
+        database: str | None = None,
+        settings: dict[str, Any] | None = None,
+    ) -> Any: ...
+
+    def query_arrow(
+        self,
+        query: str,
+        parameters: dict[str, Any] | None = None,
+        settings: dict[str, Any] | None = None,
+    ) -> pa.Table: ...
+
+
+@dataclass(frozen=True)
+class StoredHours:
+    """Hours that were stored.
+
+    Attributes:
+        panes: In the form of `PANES`, of the length of an hour.
+        positions: Of each dimension and start of an hour that is stored, epoch milliseconds: the
+            highest position of its rows, see `SharePanes.write`.
+    """
+
+    panes: pa.Table
+    positions: dict[tuple[str, int], int]
+
+
+class SharePanes:
+    """Writes and reads hours.
+
+    Every method raises SinkUnavailableError when the same call may succeed later, and FatalError
+    for what needs a person.
+    """
+
+    def __init__(self, client: Client, database: str) -> None:
+        self._client = client
+        self._database = database
+
+    def write(
+        self, hours: Sequence[tuple[str, int]], panes: pa.Table, position: int, now_ms: int
+    ) -> None:
+        """Store hours, each with all its values as they are now.
+
+        Args:
+            hours: Dimension and start, epoch milliseconds.
+            panes: What they have, in the form of `PANES`.
+            position: Sum of the offsets below which everything was counted: never goes back.
+            now_ms: Epoch milliseconds; of two writings the later counts.
+        """
+        if not hours:
+            return
+        marks = pa.table(
+            {
+                "dimension": [dimension for dimension, _ in hours],
+                "pane_ms": [start_ms for _, start_ms in hours],
+                "value": [IS_STORED] * len(hours),
+                **{name: [0] * len(hours) for name in MEASURES},
+                "users": pa.array([[]] * len(hours), pa.list_(pa.uint16())),
+            }
+        )
+        rows = pa.concat_tables([_plain(panes), _plain(marks)])
+        count = rows.num_rows
+        columns = {
+            "dimension": rows["dimension"],
+            "hour": pa.array([ms // 1000 for ms in rows["pane_ms"].to_pylist()], pa.uint32()),
+            "value": rows["value"],
+            **{name: rows[name].cast(pa.uint64()) for name in MEASURES},
+            "users": rows["users"],
+            "position": pa.array([position] * count, pa.uint64()),
+            "recorded_at": pa.array([now_ms] * count, pa.timestamp("ms", tz="UTC")),
+        }
+        try:
+            self._client.insert_arrow(
+                TABLE, pa.table(columns).combine_chunks(), self._database, {"async_insert": 0}
+            )
+        except CAUGHT as error:
+            raise sorted_error(error, detail=False) from error
+
+    def read(self, dimensions: Sequence[str], from_ms: int, to_ms: int) -> StoredHours:
+        """Return the stored hours that start in ``[from_ms, to_ms)``."""
+        names = ", ".join(f"'{dimension}'" for dimension in dimensions)
+        sums = ", ".join(f"toInt64({name}) AS {name}" for name in MEASURES)
+        sql = (
+            "SELECT toString(dimension) AS dimension, toInt64(toUnixTimestamp(hour)) * 1000"
+            f" AS pane_ms, value, {sums}, users, position FROM {self._database}.{TABLE}"
+            f" WHERE dimension IN ({names}) AND hour >= fromUnixTimestamp({from_ms // 1000:d})"
+            f" AND hour < fromUnixTimestamp({to_ms // 1000:d})"
+            " ORDER BY recorded_at DESC LIMIT 1 BY dimension, hour, value"
+        )
+        try:
+            found = self._client.query_arrow(sql)
+        except CAUGHT as error:
+            raise sorted_error(error) from error
+        positions: dict[tuple[str, int], int] = {}
+        marks = []
+        for row in found.select(["dimension", "pane_ms", "value", "position"]).to_pylist():
+            place = row["dimension"], row["pane_ms"]
+            marks.append(row["value"] == IS_STORED)
+            positions[place] = max(positions.get(place, 0), row["position"])
+        panes = found.drop_columns(["position"]).filter(pa.array([not mark for mark in marks]))
+        return StoredHours(_in_form(panes), positions)
+
+
+def _plain(panes: pa.Table) -> pa.Table:
+    """Return panes with text instead of codes."""
+    columns = {field.name: panes[field.name] for field in PANES}
+    for name in ("dimension", "value"):
+        columns[name] = columns[name].cast(pa.utf8())
+    return pa.table(columns)
+
+
+def _in_form(panes: pa.Table) -> pa.Table:
+    columns = {name: panes[name] for name in panes.column_names}
+    for name in ("dimension", "value"):
+        columns[name] = columns[name].cast(pa.utf8()).dictionary_encode()
+    made = pa.table({field.name: columns[field.name].cast(field.type) for field in PANES})
+    return made.unify_dictionaries().combine_chunks()
