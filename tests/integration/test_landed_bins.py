@@ -59,7 +59,7 @@ def test_bins_equal_a_recount(
     rows = random_rows(13, 3_000, START, timedelta(hours=HOURS))
     for number, row in enumerate(rows):
         # Some in time, some just in time or just too late for the end of their bin.
-        seconds = (0, 20, 29, 31, 400, 90_000)[number % 6]
+        seconds = (0, 20, 29, 31, 200, 90_000)[number % 6]
         row["ingested_at"] = row["occurred_at"] + timedelta(seconds=seconds)
     landed = rows
     if lateness_ms is not None:

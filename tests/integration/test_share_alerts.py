@@ -34,8 +34,8 @@ def keys(alerts: list[ShareAlert]) -> list[tuple[str, int]]:
 def test_a_transition_comes_back_as_it_was_stored_and_once(client: HttpClient) -> None:
     """A repeat of the insert adds nothing; every field and the explanation are the same again."""
     alerts = alerts_at(client)
-    for _ in range(3):
-        alerts.write(alert(), 1_000)
+    for number in range(3):
+        alerts.write(alert(), 1_000 + number)  # A repeat is later.
     assert alerts.transitions(alert().alert_id) == [alert()]
     empty = alert(alert_id=B, explanation=None, share_low=None, parameters={})
     alerts.write(empty, 2_000)
@@ -83,8 +83,8 @@ def test_what_a_receiver_does_not_have_is_told_in_order(client: HttpClient) -> N
         (C, 1),
         (A, 2),
     ]
-    for _ in range(2):
-        alerts.record_delivery(Delivery("webhook", A, 1, "delivered", 1), NOON_MS)
+    for number in range(2):
+        alerts.record_delivery(Delivery("webhook", A, 1, "delivered", 1), NOON_MS + number)
     alerts.record_delivery(Delivery("webhook", B, 1, "refused", 1, "HTTP 400: no"), NOON_MS)
     assert waiting("webhook") == [(A, 2)]
     assert waiting("topic") == [(A, 1), (B, 1), (A, 2)]
