@@ -75,8 +75,7 @@ def backtest(
     """Replay the past and print the alarms that settings would have raised, and when.
 
     Events count only if they had landed when their five minutes were closed: what came later did not
-    help at the time either. Events are counted anew from usage_events, which takes about a second per
-    day and dimension for a million events.
+    help at the time either. They are counted anew from usage_events, day by day.
 
     \b
     tokentide alerts backtest --from 2026-11-01 --to 2026-11-24
