@@ -119,7 +119,8 @@ class SharePanes:
             place = row["dimension"], row["pane_ms"]
             marks.append(row["value"] == IS_STORED)
             positions[place] = max(positions.get(place, 0), row["position"])
-        panes = found.drop_columns(["position"]).filter(pa.array([not mark for mark in marks]))
+        is_value = pa.array([not mark for mark in marks], pa.bool_())
+        panes = found.drop_columns(["position"]).filter(is_value)
         return StoredHours(_in_form(panes), positions)
 
 
