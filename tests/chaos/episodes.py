@@ -14,19 +14,19 @@ from tests.chaos.oracle import Place, Verdict, read_letters
 from tests.chaos.orders import COORDINATOR_FAULT, Orders
 from tests.chaos.proxy import ANSWER, HOLD_ANSWER, Rule
 from tests.chaos.rounds import Round, running_round
-from tests.chaos.stage import GaveUpError, Stage, until
+from tests.chaos.stage import ASK_KAFKA_SECONDS, GaveUpError, Stage, until
 from tests.conftest import run_tokentide
 
 TOO_MANY_PARTS = 252
 FIRST, SECOND, THIRD, TWIN = "worker-0", "worker-1", "worker-2", "twin"
-TAKE_OVER_SECONDS_MAX = 60.0
+TAKE_OVER_SECONDS_MAX = 120.0
 STOP_SECONDS_MAX = 40.0
 """A worker that is told to stop lets ranges in flight land for 10 s, then closes its connections."""
 AT_ONCE_SECONDS_MAX = 8.0
-DIE_SECONDS_MAX = 60.0
+DIE_SECONDS_MAX = 120.0
 TWIN_SECONDS = 8.0
 HOUR_SECONDS = 3600
-RATE = 4_000
+RATE = 2_000
 Story = Callable[[Stage, int, str], Verdict]
 
 
@@ -41,9 +41,8 @@ def only(stage: Stage, *slots: str, breakage: str = "") -> None:
         if slot not in stage.workers:
             stage.start_worker(slot, Orders(breakage=breakage))
     stage.await_ready(*slots)
-    partitions = len(stage.ends())
     if slots:
-        until(lambda: owned(stage, slots) == partitions, f"{slots} with all partitions")
+        _await_owner_of_all(stage, *slots)
 
 
 def owned(stage: Stage, slots: tuple[str, ...]) -> int:
@@ -65,7 +64,7 @@ def dies_and_returns(
         forgetful = forgetting(stage, table if breakage == "no_window" else "")
         with (
             forgetful,
-            running_round(stage, seed, mix=mix, rate=20_000, records_max=10_000) as round_,
+            running_round(stage, seed, mix=mix, rate=20_000, records_max=6_000) as round_,
         ):
             round_.produced(6_000)
             stage.start_worker(FIRST, Orders(point, crossing, breakage))
@@ -94,8 +93,8 @@ def forgetting(stage: Stage, table: str) -> Iterator[None]:
 def clickhouse_away(stage: Stage, seed: int, breakage: str) -> Verdict:
     """Some inserts are refused with a code that will pass."""
     only(stage, FIRST, breakage=breakage)
-    stage.proxy.set(Rule(ANSWER, code=TOO_MANY_PARTS, times=6))
-    with running_round(stage, seed, rate=20_000, records_max=8_000) as round_:
+    stage.proxy.set(Rule(ANSWER, code=TOO_MANY_PARTS, times=2))
+    with running_round(stage, seed, rate=20_000, records_max=2_000) as round_:
         pass
     return round_.verdict
 
@@ -103,8 +102,8 @@ def clickhouse_away(stage: Stage, seed: int, breakage: str) -> Verdict:
 def poison(stage: Stage, seed: int, breakage: str) -> Verdict:
     """ClickHouse refuses single rows: they become dead letters, the rest lands."""
     only(stage, FIRST, breakage=breakage)
-    mix = Mix(poison=0.0005)
-    with running_round(stage, seed, mix=mix, rate=20_000, records_max=6_000) as round_:
+    mix = Mix(poison=0.001)
+    with running_round(stage, seed, mix=mix, rate=20_000, records_max=3_000) as round_:
         pass
     return round_.verdict
 
@@ -113,7 +112,7 @@ def resent_and_refused(stage: Stage, seed: int, breakage: str) -> Verdict:
     """Producers send again, and send what is no event; nothing else goes wrong."""
     only(stage, FIRST, breakage=breakage)
     mix = Mix(resent=0.05, refused=0.01)
-    with running_round(stage, seed, mix=mix, rate=20_000, records_max=8_000) as round_:
+    with running_round(stage, seed, mix=mix, rate=20_000, records_max=2_000) as round_:
         pass
     return round_.verdict
 
@@ -126,21 +125,18 @@ def stopped_past_its_session(stage: Stage, seed: int, breakage: str) -> Verdict:
     """
     only(stage)
     mix = Mix(refused=0) if breakage else Mix()
-    with running_round(stage, seed, mix=mix, rate=20_000, records_max=40_000) as round_:
-        round_.produced(40_000)
+    with running_round(stage, seed, mix=mix, rate=20_000, records_max=12_000) as round_:
+        round_.produced(12_000)
         stage.start_worker(FIRST, Orders("before_insert", 3, breakage, hangs=True))
         pid = stage.workers[FIRST].pid
         until(lambda: pid in stage.marked(), "a worker that hangs")
-        stage.start_worker(SECOND, Orders(breakage=breakage), batch_rows_max=1_300)
+        stage.start_worker(SECOND, Orders(breakage=breakage), batch_rows_max=2_000)
         _await_owner_of_all(stage, SECOND)
         round_.lands()
         stage.signal_worker(FIRST, signal.SIGCONT)
         if breakage:
             until(lambda: stage.has_doubled_rows(round_.begins), "the harm that the worker does")
-            stage.kill_worker(FIRST)
-            stage.kill_worker(SECOND)
-            stage.start_worker(FIRST, Orders(breakage=breakage))
-            stage.forget_members(keep=(FIRST,))
+            stage.skip_to_end()  # Its commits have moved the group back.
         else:
             stage.await_ready(FIRST)
     return round_.verdict
@@ -149,7 +145,7 @@ def stopped_past_its_session(stage: Stage, seed: int, breakage: str) -> Verdict:
 def _await_owner_of_all(stage: Stage, *slots: str) -> None:
     partitions = len(stage.ends())
     what = f"all partitions with {slots}"
-    until(lambda: owned(stage, slots) == partitions, what, TAKE_OVER_SECONDS_MAX)
+    until(lambda: owned(stage, slots) == partitions, what, TAKE_OVER_SECONDS_MAX, ASK_KAFKA_SECONDS)
 
 
 def one_three_two(stage: Stage, seed: int, breakage: str) -> Verdict:
@@ -187,9 +183,10 @@ def rolling_restart(stage: Stage, seed: int, breakage: str) -> Verdict:
 def second_sigterm(stage: Stage, seed: int, breakage: str) -> Verdict:
     """A worker that waits for ClickHouse while it stops ends at once when it is told again."""
     only(stage, FIRST, breakage=breakage)
-    with running_round(stage, seed, rate=RATE) as round_:
+    with running_round(stage, seed, rate=RATE, waits=True) as round_:
         round_.goes_on(RATE // 2)
         stage.proxy.set(Rule(HOLD_ANSWER))
+        round_.goes_on(RATE // 2)
         until(lambda: stage.proxy.hits[HOLD_ANSWER] > 0, "an insert that waits")
         stage.signal_worker(FIRST, signal.SIGTERM)
         until(lambda: stage.logged(FIRST, "worker.stopping") > 0, "a worker that stops")
@@ -225,7 +222,7 @@ def clock_steps(stage: Stage, seed: int, breakage: str) -> Verdict:
     """The workers' clock jumps ahead by an hour, back by two, and is right again."""
     only(stage, FIRST, SECOND, breakage=breakage)
     try:
-        with running_round(stage, seed, rate=RATE, is_now=True) as round_:
+        with running_round(stage, seed, rate=RATE, is_now=True, waits=True) as round_:
             for seconds in (HOUR_SECONDS, -HOUR_SECONDS, 0):
                 stage.clock.write_text(str(seconds))
                 round_.goes_on(RATE)
@@ -239,7 +236,7 @@ def clock_steps(stage: Stage, seed: int, breakage: str) -> Verdict:
 def coordinator_error(stage: Stage, seed: int, breakage: str) -> Verdict:
     """The group coordinator answers with an error that aiokafka parks; the worker joins again."""
     only(stage, FIRST, SECOND, breakage=breakage)
-    with running_round(stage, seed, rate=RATE) as round_:
+    with running_round(stage, seed, rate=RATE, waits=True) as round_:
         before = stage.logged(FIRST, "coordinator.failed")
         round_.goes_on(RATE // 2)
         stage.signal_worker(FIRST, COORDINATOR_FAULT)
@@ -252,8 +249,8 @@ def coordinator_error(stage: Stage, seed: int, breakage: str) -> Verdict:
 def retention(stage: Stage, seed: int, breakage: str) -> Verdict:
     """The topic loses its oldest records while the worker is away: it says how many, and goes on."""
     only(stage)
-    with running_round(stage, seed, mix=Mix(resent=0), rate=20_000, records_max=8_000) as round_:
-        round_.produced(8_000)
+    with running_round(stage, seed, mix=Mix(resent=0), rate=20_000, records_max=5_000) as round_:
+        round_.produced(5_000)
         round_.lost |= lose_half(stage, round_)
         stage.start_worker(FIRST, Orders(breakage=breakage))
         stage.await_ready(FIRST)
@@ -267,8 +264,8 @@ def retention(stage: Stage, seed: int, breakage: str) -> Verdict:
 def retention_cuts_a_declared_range(stage: Stage, seed: int, breakage: str) -> Verdict:
     """A worker dies with a range that has landed; the topic loses a part of it; it is repeated."""
     only(stage)
-    with running_round(stage, seed, mix=Mix(resent=0), rate=20_000, records_max=8_000) as round_:
-        round_.produced(8_000)
+    with running_round(stage, seed, mix=Mix(resent=0), rate=20_000, records_max=5_000) as round_:
+        round_.produced(5_000)
         stage.start_worker(FIRST, Orders("after_insert", 2, breakage))
         code = stage.nursery.wait(stage.workers[FIRST].pid, DIE_SECONDS_MAX)
         assert code == -signal.SIGKILL, f"{code} instead of a death"
@@ -320,7 +317,7 @@ def catalogue_changes_in_a_repeat(stage: Stage, seed: int, breakage: str) -> Ver
     ((statement,),) = stage.sql(
         f"SELECT create_table_query FROM system.tables WHERE name = '{view}'"
     )
-    with running_round(stage, seed, rate=20_000, records_max=6_000) as round_:
+    with running_round(stage, seed, rate=20_000, records_max=4_000) as round_:
         stage.sql(f"DROP VIEW {view} SYNC")
         try:
             code = stage.nursery.wait(stage.workers[FIRST].pid, DIE_SECONDS_MAX)
@@ -328,10 +325,9 @@ def catalogue_changes_in_a_repeat(stage: Stage, seed: int, breakage: str) -> Ver
         finally:
             stage.sql(str(statement))
         stage.workers.pop(FIRST)
-        for model in ("openai/gpt-4o", "openai/gpt-4o-mini", "anthropic/claude-3.5-haiku"):
-            edit = ("catalogue", "edit", model, f"vendor=vendor-{round_.ledger.name}")
-            done = run_tokentide(*edit, **stage.settings)
-            assert done.returncode == 0, done.stderr
+        edit = ("catalogue", "edit", "openai/gpt-4o", f"vendor=vendor-{round_.ledger.name}")
+        done = run_tokentide(*edit, **stage.settings)
+        assert done.returncode == 0, done.stderr
         stage.start_worker(FIRST, Orders(breakage=breakage))
     return round_.verdict
 

@@ -6,13 +6,14 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from tests.chaos.ledger import Mix
 from tests.chaos.oracle import Verdict
 from tests.chaos.orders import KILL_POINTS, Orders
 from tests.chaos.proxy import ANSWER, Rule
 from tests.chaos.rounds import running_round
-from tests.chaos.stage import POLL_SECONDS, STOP_SECONDS_MAX, Stage
+from tests.chaos.stage import POLL_SECONDS, STOP_SECONDS_MAX, Stage, until
 
 AT_RANDOM = "at random"
 POISON_POINTS = (
@@ -43,6 +44,8 @@ CROSSINGS_MAX = 3
 MISSED_SECONDS = 6.0
 """A worker that has not come to its point by then is killed where it is."""
 RANDOM_SECONDS_MAX = 3.0
+CHAIN_ROWS_MAX = 300
+CHAIN_SECONDS_MAX = 120.0
 TOO_MANY_PARTS = 252
 POISON_SHARE = 0.001
 
@@ -101,6 +104,36 @@ class Outcome:
     missed: Counter[str] = field(default_factory=Counter)
     verdict: Verdict = field(default_factory=Verdict)
     drain_seconds: float = 0.0
+
+
+def kill_chain(
+    stage: Stage, seed: int, points: Sequence[str], *, mix: Mix, backlog: int
+) -> Verdict:
+    """Let a worker die at each of ``points`` in turn, then judge.
+
+    What each process finds forces it to come to its point, however slow the machine is: ``backlog``
+    records, and the range that the one before it left declared.
+    """
+    slot = "worker-0"
+    with running_round(stage, seed, mix=mix, waits=True) as round_:
+        for point in points:
+            round_.fill(backlog)
+            if point == "while_retrying":
+                stage.proxy.set(Rule(ANSWER, code=TOO_MANY_PARTS, times=3))
+            inserts = stage.proxy.inserts
+            worker = stage.start_worker(slot, Orders(point), batch_rows_max=CHAIN_ROWS_MAX)
+            if point == "while_stopping":
+                until(partial(_has_inserted, stage, inserts), "an insert")
+                stage.signal_worker(slot, signal.SIGTERM)
+            code = stage.nursery.wait(worker.pid, CHAIN_SECONDS_MAX)
+            assert worker.pid in stage.marked(), f"nobody died at {point}: {code}"
+            stage.workers.pop(slot)
+        stage.start_worker(slot)
+    return round_.verdict
+
+
+def _has_inserted(stage: Stage, before: int) -> bool:
+    return stage.proxy.inserts > before
 
 
 def kill_round(

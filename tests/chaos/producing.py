@@ -1,6 +1,7 @@
 """The producer of a round: whole record batches, each acknowledged and written down with its offset."""
 
 import asyncio
+import itertools
 import logging
 import random
 import threading
@@ -17,7 +18,7 @@ CHUNK_RECORDS_MAX = 700
 REQUEST_TIMEOUT_MS = 120_000
 BATCH_BYTES = 1 << 19
 PAUSE_SECONDS = 0.05
-STOP_SECONDS_MAX = 180.0
+STOP_SECONDS_MAX = 300.0
 
 
 class Production:
@@ -27,6 +28,7 @@ class Production:
         partitions: Returns how many partitions to produce to.
         rate: Records per second at most.
         records_max: How many, or ``None``: until it is stopped.
+        waits: Produce only what is asked for by `more`.
     """
 
     def __init__(
@@ -37,15 +39,19 @@ class Production:
         partitions: Callable[[], int],
         rate: float,
         records_max: int | None = None,
+        waits: bool = False,
     ) -> None:
         self._servers = bootstrap_servers
         self._ledger = ledger
         self._partitions = partitions
         self._rate = rate
         self._records_max = records_max
+        self._limit = 0 if waits else records_max
+        self._began, self._sent_before = time.monotonic(), 0
         self._stop = threading.Event()
         self._error: BaseException | None = None
         self._random = random.Random(ledger.seed)
+        self._turns = itertools.count()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.sent = 0
         self.acknowledged = 0
@@ -54,6 +60,12 @@ class Production:
     def start(self) -> None:
         """Begin."""
         self._thread.start()
+
+    def more(self, records: int) -> int:
+        """Produce so many more, at the rate from now on; return how many it will be in all."""
+        self._began, self._sent_before = time.monotonic(), self.sent
+        self._limit = max(self.sent, self._limit or 0) + records
+        return self._limit
 
     def stop(self) -> None:
         """End after all that was sent is acknowledged.
@@ -99,10 +111,11 @@ class Production:
         )
         await producer.start()
         waiting: set[asyncio.Future[Any]] = set()
-        began = time.monotonic()
         try:
             while not self._stop.is_set() and self.sent < (self._records_max or self.sent + 1):
-                if self.sent > (time.monotonic() - began) * self._rate:
+                due = (time.monotonic() - self._began) * self._rate
+                is_enough = self._limit is not None and self.sent >= self._limit
+                if is_enough or self.sent - self._sent_before > due:
                     await asyncio.sleep(PAUSE_SECONDS)
                     continue
                 waiting = {each for each in waiting if not each.done() or each.result()}
@@ -113,10 +126,10 @@ class Production:
             await producer.stop()
 
     async def _send(self, producer: AIOKafkaProducer) -> "asyncio.Future[Any]":
-        partition = self._random.randrange(self._partitions())
+        partition = next(self._turns) % self._partitions()
         count = self._random.randint(1, CHUNK_RECORDS_MAX)
-        if self._records_max is not None:
-            count = min(count, self._records_max - self.sent)
+        if self._limit is not None:
+            count = min(count, self._limit - self.sent)
         chunk = await asyncio.to_thread(self._ledger.chunk, partition, count)
         batch = producer.create_batch()
         for value in chunk.values:

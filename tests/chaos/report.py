@@ -145,7 +145,7 @@ def _differences(steps: Steps) -> str:
 
 def _breakages() -> str:
     rows = [(f"`{name}`", what) for name, what in BREAKAGES.items()]
-    text = "Each of these was broken on purpose, and the same oracle said so (`make chaostest`)."
+    text = "Each of these was broken on purpose, and the same oracle said so (`tests/chaos/test_breakages.py`)."
     return f"## Breakages\n\n{text}\n\n{_table(('switch', 'what is broken'), rows)}\n"
 
 

@@ -11,10 +11,10 @@ from tests.chaos.ledger import POISON, Ledger, Mix, window, window_now
 from tests.chaos.oracle import Place, Scope, Verdict, judge, read_letters
 from tests.chaos.producing import Production
 from tests.chaos.proxy import ANSWER, Rule
-from tests.chaos.stage import Stage, until
+from tests.chaos.stage import ASK_KAFKA_SECONDS, WAIT_SECONDS_MAX, Stage, until
 
 INCORRECT_DATA = 117
-DRAIN_SECONDS_MAX = 180.0
+DRAIN_SECONDS_MAX = 300.0
 
 
 @dataclass
@@ -23,6 +23,7 @@ class Round:
 
     Attributes:
         partitions: How many are produced to, from 0 on; may grow.
+        waits: It produces only what it is asked for.
         lost: Places that retention took, to be filled in by what took them.
         verdict: Once it is over.
         drain_seconds: From the end of producing to everything committed.
@@ -35,6 +36,7 @@ class Round:
     begins: dict[int, int]
     letter_begins: dict[int, int]
     partitions: int
+    waits: bool = False
     lost: set[Place] = field(default_factory=set)
     verdict: Verdict = field(default_factory=Verdict)
     drain_seconds: float = 0.0
@@ -44,7 +46,7 @@ class Round:
         """The proxy refuses the rows that are poison, whatever else it does."""
         return Rule(ANSWER, code=INCORRECT_DATA, marker=POISON.encode())
 
-    def produced(self, records: int, seconds: float = 60.0) -> None:
+    def produced(self, records: int, seconds: float = WAIT_SECONDS_MAX) -> None:
         """Wait until so many records of the round are on the topic."""
 
         def is_there() -> bool:
@@ -53,11 +55,19 @@ class Round:
 
         until(is_there, f"{records} records", seconds)
 
-    def goes_on(self, records: int, seconds: float = 60.0) -> None:
-        """Wait until so many more records are on the topic."""
+    def goes_on(self, records: int, seconds: float = WAIT_SECONDS_MAX) -> None:
+        """Wait until so many more records are on the topic; as many follow in any case."""
+        if self.waits:
+            self.production.more(2 * records)
         self.produced(self.production.acknowledged + records, seconds)
 
-    def lands(self, seconds: float = 60.0) -> None:
+    def fill(self, records: int) -> None:
+        """Have so many records wait on the topic, of a round that waits to be asked for them."""
+        missing = records - self.stage.lag()
+        if missing > 0:
+            self.produced(self.production.more(missing))
+
+    def lands(self, seconds: float = WAIT_SECONDS_MAX) -> None:
         """Wait until what is on the topic now is committed."""
         ends = self.stage.ends()
 
@@ -65,7 +75,7 @@ class Round:
             done = self.stage.committed()
             return all(done.get(partition, 0) >= end for partition, end in ends.items())
 
-        until(is_committed, "records committed", seconds)
+        until(is_committed, "records committed", seconds, ASK_KAFKA_SECONDS)
 
     def judge(self) -> Verdict:
         """Compare what is there now with what was produced; all of it must be committed."""
@@ -89,6 +99,7 @@ def running_round(
     rate: float = 20_000,
     records_max: int | None = None,
     is_now: bool = False,
+    waits: bool = False,
 ) -> Iterator[Round]:
     """Produce until the block ends; then wait until all is committed, and judge.
 
@@ -98,6 +109,8 @@ def running_round(
         rate: Records per second.
         records_max: End of the production, or ``None``: when the block ends.
         is_now: Event times that have just been, instead of the round's own days.
+        waits: Produce only what `Round.fill` and `Round.goes_on` ask for, so that a machine that is
+            slow has no more to do.
     """
     number = next(_numbers)
     now = datetime.now(UTC)
@@ -110,8 +123,9 @@ def running_round(
         partitions=lambda: found.partitions,
         rate=rate,
         records_max=records_max,
+        waits=waits,
     )
-    found = Round(stage, number, ledger, production, begins, letter_begins, len(begins))
+    found = Round(stage, number, ledger, production, begins, letter_begins, len(begins), waits)
     if mix is not None and mix.poison:
         stage.proxy.set(found.poison_rule)
     production.start()

@@ -14,13 +14,15 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import orjson
 from aiokafka import AIOKafkaProducer
 from aiokafka.consumer.group_coordinator import GroupCoordinator
-from aiokafka.errors import GroupAuthorizationFailedError
+from aiokafka.errors import GroupAuthorizationFailedError, IllegalStateError
+from faust.tables.manager import TableManager
 
 from agents import store_usage
 from deploy import worker
@@ -100,7 +102,8 @@ def _watch_assignment(cross: Callable[[str], None]) -> None:
 
     def stop(original: Any) -> Any:
         async def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
-            cross("while_stopping")
+            if self._tasks:  # A worker that joins the group is asked as well, with nothing to stop.
+                cross("while_stopping")
             return await original(self, *args, **kwargs)
 
         return wrapped
@@ -361,10 +364,8 @@ def _break_commit_first() -> None:
 def _break_zombie() -> None:
     def wrap(original: Any) -> Any:
         async def wrapped(self: Any, *args: Any) -> None:
-            try:
+            with suppress(PartitionLostError, IllegalStateError):
                 await original(self, *args)
-            except PartitionLostError:
-                return
 
         return wrapped
 
@@ -374,8 +375,17 @@ def _break_zombie() -> None:
 
         return wrapped
 
+    def as_if_assigned(original: Any) -> Any:
+        def wrapped(self: Any, tps: Any) -> None:
+            with suppress(IllegalStateError):
+                original(self, tps)
+
+        return wrapped
+
     around(Consumer, "commit_range", wrap)
     around(partitions.PartitionLoops, "stop", stop)
+    around(Consumer, "pause_partitions", as_if_assigned)
+    around(Consumer, "resume_partitions", as_if_assigned)
 
 
 def _pass_over(kind: type[Exception]) -> None:
@@ -492,6 +502,26 @@ def ask_for_partitions_often() -> None:
     around(worker, "create_app", wrap)
 
 
+def start_without_tables() -> None:
+    """Leave out the second for which Faust waits for tables to be declared: a worker has none."""
+
+    def wrap(original: Any) -> Any:
+        async def wrapped(self: Any) -> None:
+            self.sleep = _no_sleep
+            try:
+                await original(self)
+            finally:
+                del self.sleep
+
+        return wrapped
+
+    around(TableManager, "on_start", wrap)
+
+
+async def _no_sleep(_: float) -> None:
+    await asyncio.sleep(0)
+
+
 # --- The clock, and the process ------------------------------------------------------------------
 
 
@@ -523,6 +553,7 @@ def main() -> int:
     watch(Boundaries(orders))
     fail_at_signal()
     ask_for_partitions_often()
+    start_without_tables()
     try:
         worker.run(Settings.load())
     except (FatalError, RetryableError) as error:
