@@ -12,7 +12,7 @@ import orjson
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from schemas.topics import DEAD_LETTER_TOPIC, USAGE_TOPIC
-from tests.integration.test_worker import EVENT, Parts, parts, wait_for, working
+from tests.integration.test_worker import EVENT, WAIT_SECONDS, Parts, parts, wait_for, working
 
 __all__ = ["parts"]
 
@@ -189,9 +189,11 @@ def test_a_second_signal_ends_a_worker_at_once_and_loses_nothing(parts: Parts) -
             log = parts.directory / "worker.out"
             wait_for(lambda: "worker.stopping" in log.read_text(), "the first signal taken")
             worker.process.send_signal(signal.SIGTERM)
-            assert worker.process.wait(5) == 1
+            assert worker.process.wait(WAIT_SECONDS) == 1
+            assert "worker.aborted" in log.read_text(), "it has not waited"
         finally:
             os.kill(clickhouse.process.pid, signal.SIGCONT)
         worker.start()
         wait_for(lambda: stored(parts)(20), "the range that was cut short")
-        assert parts.query("SELECT sum(requests) FROM usage_1m") == [(20,)]
+        in_view = "SELECT sum(requests) FROM usage_1m"  # It is filled after the table.
+        wait_for(lambda: parts.query(in_view) == [(20,)], "the same in a rollup")
