@@ -72,7 +72,9 @@ WANTED = (
         "2026-07-24", "inclusionai/ling-3.0-flash-20260723:free", "launch", (0.0, 1.52, 1.76, 2.02)
     ),
     Wanted("2026-07-25", "anthropic/claude-opus-5-20260723", "launch", (0.0, 1.00, 0.94, 1.31)),
-    Wanted("2026-07-25", "anthropic/claude-4.7-opus-20260416", "withdrawal", (1.07, 0.0, 0.0, 0.29)),
+    Wanted(
+        "2026-07-25", "anthropic/claude-4.7-opus-20260416", "withdrawal", (1.07, 0.0, 0.0, 0.29)
+    ),
     Wanted("2026-07-31", "deepseek/deepseek-v4-flash-20260731", "launch", (0.0, 1.41, 6.97, 9.77)),
     Wanted("2026-07-31", "openai/gpt-5.6-luna-pro-20260709", "launch", (0.0, 1.40, 0.86, 0.69)),
     Wanted("2026-08-05", "google/gemini-3.6-flash-20260721", "surge", (0.48, 6.93, 8.26, 4.05)),

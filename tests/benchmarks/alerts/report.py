@@ -123,7 +123,7 @@ def report(run: Run) -> str:
     negatives = ", ".join(f"{count} {kind}" for kind, count in HARD_NEGATIVES.items())
     return f"""# How well sudden share changes are found
 
-Written by `make benchalerts` (`python -m tests.benchmarks.alerts --worlds {run.worlds} --seed {run.seed}`); do not edit.
+Written by `python -m tests.benchmarks.alerts --worlds {run.worlds} --seed {run.seed} --quiet-worlds {run.quiet_worlds} --calibration-worlds {run.calibration_worlds}`; do not edit.
 
 {len(own.delays())} changes and {own.negatives} hard negatives in {run.worlds} worlds that no threshold and no choice was made on.
 
@@ -164,7 +164,7 @@ The detector is fed what the stream gives out: whole numbers, 50 rows and `other
 
 ## Limits
 
-* The worlds are ours, and the detector was shaped on worlds of the same kind (seeds 501 to 503). Real correlated noise may be worse; thresholds must come from one's own history (`tokentide alerts calibrate`).
+* The worlds are ours, and the detector was shaped on worlds of the same kind (seeds 501 to 505 and 6000). Real correlated noise may be worse; thresholds must come from one's own history (`tokentide alerts calibrate`).
 * {len(own.delays())} changes: about +-{98 / max(len(own.delays()), 1) ** 0.5:.0f} points on a part found (95 %). Precision depends on how often things happen: here about once in 13 hours.
 * The naive detectors have a tuned threshold and no other settings.
 * Kinds of alerts other than share changes, warm-up, gaps, and values that come and go have tests of their own, not numbers here.

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from streams.detection import Kind, MarketDetector, Parameters, State, Transition
-from streams.detection.calibration import Trace, counted, threshold, trace
+from streams.detection.calibration import counted, threshold, trace
 from tests.benchmarks.alerts import naive
 from tests.benchmarks.alerts.scoring import SERIES, Alarm, Score, score
 from tests.benchmarks.alerts.worlds import SCORED_DAYS, World, make_world
@@ -24,17 +24,17 @@ class Thresholds:
 
 def calibrated(seeds: Sequence[int]) -> Thresholds:
     """Return thresholds that keep the budget on the quiet worlds of these seeds."""
-    peaks: list[float] = []
+    sizes: list[float] = []
     series_days = 0.0
     traces: dict[str, list[naive.Trace]] = {name: [] for name in naive.NAIVE}
     for seed in seeds:
         world = make_world(seed, quiet=True)
-        found, days = counted(_trace(world))
-        peaks += found
+        found, days = peaks(world)
+        sizes += found
         series_days += days
         for name, statistic in naive.NAIVE.items():
             traces[name].append(naive.trace(world, statistic))
-    own = threshold(peaks, series_days, BUDGET)
+    own = threshold(sizes, series_days, BUDGET)
     allowed = BUDGET * SERIES * len(seeds) * SCORED_DAYS / 28
     return Thresholds(
         replace(Parameters(), thresholds={DIMENSION: own}),
@@ -42,8 +42,9 @@ def calibrated(seeds: Sequence[int]) -> Thresholds:
     )
 
 
-def _trace(world: World) -> Trace:
-    return trace(world.bins(), Parameters())[DIMENSION]
+def peaks(world: World) -> tuple[list[float], float]:
+    """Return how far quiet series strayed, and the series-days they did so in."""
+    return counted(trace(world.bins(), Parameters())[DIMENSION])
 
 
 def alarms_of(transitions: Sequence[Transition]) -> list[Alarm]:

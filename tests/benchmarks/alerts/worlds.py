@@ -124,16 +124,21 @@ def make_world(
     seed: int,
     *,
     quiet: bool = False,
-    requests_per_minute: float = REQUESTS_PER_MINUTE,
     days: int = QUIET_DAYS + SCORED_DAYS,
+    happenings: Mapping[str, int] = CHANGES | HARD_NEGATIVES,
 ) -> World:
-    """Return the world of a seed; a quiet one has noise, drift, seasons and whales only."""
+    """Return the world of a seed; a quiet one has noise, drift, seasons and whales only.
+
+    Args:
+        days: Of the whole world; the scored ones come after ``QUIET_DAYS``.
+        happenings: How many of each kind are spread over the scored days.
+    """
     rng = np.random.default_rng(seed)
     minutes = days * BINS_PER_DAY * MINUTES_PER_BIN
     log_share = _log_shares(rng, minutes)
     log_tokens = np.zeros((minutes, _V))
-    traffic = requests_per_minute * _traffic(rng, minutes)
-    events = () if quiet else _inject(rng, log_share, log_tokens, traffic)
+    traffic = REQUESTS_PER_MINUTE * _traffic(rng, minutes)
+    events = () if quiet else _inject(rng, happenings, log_share, log_tokens, traffic)
     weights = np.exp(log_share)
     rates = traffic[:, None] * weights / weights.sum(axis=1, keepdims=True)
     rates *= 1.0 + _whales(rng, minutes)
@@ -186,9 +191,13 @@ def _whales(rng: np.random.Generator, minutes: int) -> Floats:
 
 
 def _inject(
-    rng: np.random.Generator, log_share: Floats, log_tokens: Floats, traffic: Floats
+    rng: np.random.Generator,
+    happenings: Mapping[str, int],
+    log_share: Floats,
+    log_tokens: Floats,
+    traffic: Floats,
 ) -> tuple[Event, ...]:
-    kinds = [kind for kind, count in (CHANGES | HARD_NEGATIVES).items() for _ in range(count)]
+    kinds = [kind for kind, count in happenings.items() for _ in range(count)]
     rng.shuffle(kinds)
     first = QUIET_DAYS * 1440
     spacing = (len(traffic) - first) // len(kinds)
