@@ -13,7 +13,7 @@ OUTAGE_EVENTS ?= 36000000
 INPUTS ?= 1000000
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check bench soak recount market outage fuzz fuzzbytes chaostest chaos lock clean
+.PHONY: help install run test check bench soak recount market outage fuzz fuzzbytes chaos lock clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1	\2/p' Makefile
@@ -23,8 +23,8 @@ install: $(INSTALLED) ## Install everything into .venv (hashes checked; nothing 
 run: $(INSTALLED) ## Start everything on this machine; options: make run ARGS="--rate 500"
 	$(BIN)/tokentide up $(ARGS)
 
-test: $(INSTALLED) ## Run every test, with a real broker and a real engine; a part: make test ARGS="-k kafka"
-	$(BIN)/python -m pytest $(ARGS)
+test: $(INSTALLED) ## Run every test, with real brokers and real engines; a part: make test ARGS="-k kafka"
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: $(INSTALLED) ## Lint, format check and strict types
 	$(BIN)/ruff check .
@@ -51,9 +51,6 @@ outage: $(INSTALLED) ## Two hours of ClickHouse outage at 5,000 events/s, at spe
 
 soak: $(INSTALLED) ## Watch the worker's memory for ten minutes at full speed
 	$(BIN)/python -m tests.benchmarks.soak $(ARGS)
-
-chaostest: $(INSTALLED) ## Each kill point, fault and breakage of the chaos tests once, in about ten minutes
-	$(BIN)/python -m pytest tests/chaos/test_chaos.py $(ARGS)
 
 chaos: $(INSTALLED) ## Kill, cut, pause, refuse; then find every record: make chaos SECONDS=4800 SEED=7
 	$(BIN)/python -m tests.chaos.run --seconds $(SECONDS) --seed $(SEED) $(ARGS)
