@@ -24,7 +24,6 @@ from streams.record_batches import Committed, Fetched, PartitionLostError
 log = structlog.get_logger()
 
 
-
 @dataclass(frozen=True)
 class Meter:
     """What loops count."""

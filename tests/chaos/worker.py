@@ -444,7 +444,7 @@ def _break_no_duplicate_check() -> None:
     def wrap(original: Any) -> Any:
         def wrapped(self: Any, *args: Any) -> Any:
             checked = original(self, *args)
-            checked.in_offset_order[:] = False
+            checked.by_candidate[:] = False
             checked.is_duplicate[:] = False
             return checked
 
