@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import date, timedelta
 
 import numpy as np
 import pytest
 
+from deploy.local.published import openrouter_days
 from streams.detection import (
     BIN_MS,
     Bin,
@@ -20,6 +22,7 @@ from streams.detection import (
 from streams.detection.calibration import threshold
 from streams.detection.new_models import wilson_low
 from streams.detection.seasons import DAY_MS, SLOT_MS, Seasons
+from tests.benchmarks.alerts.real_market import WANTED
 
 HOUR = 12
 DAY = 24 * HOUR
@@ -585,12 +588,12 @@ def test_alert_id_is_of_what_does_not_change() -> None:
 
 
 def test_calibration_gives_what_the_budget_allows() -> None:
-    """1,000 peaks with a normal tail in 280 series-days, 7 allowed at a budget of 1."""
+    """1,000 peaks with a normal tail in 280 series-days, 10 allowed at a budget of 1."""
     rng = np.random.default_rng(1)
     peaks = np.sqrt(9.0 + 2.0 * rng.exponential(size=1_000)).tolist()
     found = threshold(peaks, 280.0, 1.0)
-    # P(peak > h) = exp(-(h^2 - 9) / 2) = 7 / 1000
-    assert found == pytest.approx(np.sqrt(9.0 + 2.0 * np.log(1_000 / 7)), rel=0.05)
+    # P(peak > h) = exp(-(h^2 - 9) / 2) = 10 / 1000
+    assert found == pytest.approx(np.sqrt(9.0 + 2.0 * np.log(1_000 / 10)), rel=0.05)
     assert threshold(peaks, 280.0, 4.0) < found
 
 
@@ -611,3 +614,15 @@ def test_a_bin_with_a_short_column_is_refused() -> None:
     one = make_bin(0, {"a": 1.0, "b": 2.0})
     with pytest.raises(ValueError, match="tokens"):
         replace(one, tokens=one.tokens[:1])
+
+
+def test_the_table_by_hand_is_what_was_published() -> None:
+    """Every share of REAL_MARKET.md's table of launches and withdrawals equals the shipped file's."""
+    days = {day.date: day for day in openrouter_days()}
+    for each in WANTED:
+        first = date.fromisoformat(each.date) - timedelta(days=1)
+        for offset, share in enumerate(each.shares):
+            day = days.get(str(first + timedelta(days=offset)))
+            tokens = dict(zip(day.models, day.tokens, strict=True)) if day is not None else {}
+            published = 100 * tokens.get(each.model, 0) / max(sum(tokens.values()), 1)
+            assert share == pytest.approx(published, abs=0.0051), (each, offset)

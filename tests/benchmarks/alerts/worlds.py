@@ -33,7 +33,8 @@ _NAMES = (*VENDORS, *(f"tail-{number:02d}" for number in range(_TAIL_VENDORS)))
 _V = len(_NAMES)
 TOKENS_SIGMA = 1.6
 _TOKENS_MEDIAN = 900.0
-TOKENS_CAP_QUANTILE = 0.98
+TOKENS_CAP_SD = 1.645
+"""Tokens of a request are capped at the 95th percentile, in deviations of their logarithm."""
 _HUGE_REQUEST_TOKENS = 1_000_000
 
 _NOISE_SD, _NOISE_PHI_PER_MINUTE = 0.04, 0.95
@@ -274,7 +275,7 @@ def _draw(
     rates = rates.reshape(bins, MINUTES_PER_BIN, _V).sum(axis=1)
     log_tokens = log_tokens.reshape(bins, MINUTES_PER_BIN, _V).mean(axis=1)
     medians = np.log(_TOKENS_MEDIAN) + rng.normal(0.0, 0.4, _V)
-    cap = int(_TOKENS_MEDIAN * np.exp(2.054 * np.hypot(TOKENS_SIGMA, 0.4)))
+    cap = int(_TOKENS_MEDIAN * np.exp(TOKENS_CAP_SD * np.hypot(TOKENS_SIGMA, 0.4)))
     requests = rng.poisson(rates)
     sums = np.zeros((3, bins, _V), dtype=np.int64)
     for first in range(0, bins, BINS_PER_DAY):
