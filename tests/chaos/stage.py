@@ -325,7 +325,7 @@ class Stage:
         return {tp.partition: max(each.offset, 0) for tp, each in found.items()}
 
     def assigned(self) -> dict[str, int]:
-        """Return how many partitions each member of the group has, by its name in the group."""
+        """Return how many of the usage topic's partitions each member of the group has, by its name."""
         try:
             with admin_client(self.servers) as admin:
                 return _assigned(admin.describe_groups([GROUP])[GROUP])
@@ -463,6 +463,7 @@ def _assigned(group: Mapping[str, Any]) -> dict[str, int]:
         member["group_instance_id"]: sum(
             len(each["partitions"])
             for each in (member["member_assignment"] or {}).get("assigned_partitions", ())
+            if each["topic"] == USAGE_TOPIC
         )
         for member in group["members"]
     }
