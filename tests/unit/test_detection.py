@@ -180,8 +180,9 @@ def test_a_change_of_one_is_not_told_of_the_others() -> None:
 
 
 def test_a_small_change_is_not_told() -> None:
-    """A share of a half that grows by 8 % is significant, and not worth an alert."""
+    """A share of a half whose weight grows by 9 % is six deviations, and not worth an alert."""
     market = Market()
+    market.requests = 20_000.0
     detector = warm(market)
     market.change("a", 1.09)
     assert feed(detector, market.bins(4 * HOUR)) == []
@@ -588,12 +589,12 @@ def test_alert_id_is_of_what_does_not_change() -> None:
 
 
 def test_calibration_gives_what_the_budget_allows() -> None:
-    """1,000 peaks with a normal tail in 280 series-days, 10 allowed at a budget of 1."""
+    """1,000 peaks with a normal tail in 280 series-days, 7 allowed at a budget of 1."""
     rng = np.random.default_rng(1)
     peaks = np.sqrt(9.0 + 2.0 * rng.exponential(size=1_000)).tolist()
     found = threshold(peaks, 280.0, 1.0)
-    # P(peak > h) = exp(-(h^2 - 9) / 2) = 10 / 1000
-    assert found == pytest.approx(np.sqrt(9.0 + 2.0 * np.log(1_000 / 10)), rel=0.05)
+    # P(peak > h) = exp(-(h^2 - 9) / 2) = 7 / 1000
+    assert found == pytest.approx(np.sqrt(9.0 + 2.0 * np.log(1_000 / 7)), rel=0.05)
     assert threshold(peaks, 280.0, 4.0) < found
 
 
