@@ -17,6 +17,7 @@ from kafka.structs import OffsetAndMetadata
 from structlog.testing import capture_logs
 
 from deploy.kafka_admin import admin_client, ensure_topics, kafka_answers
+from deploy.local.processes import wait_until
 from deploy.self_check.all_checks import diagnose, refuse_unsafe, require_safe
 from deploy.self_check.check import Check, State
 from deploy.self_check.clickhouse import clickhouse_checks
@@ -36,6 +37,7 @@ from tests.integration.write_schema import schema_of
 from tests.usage_rows import as_table, random_rows
 
 PARTITIONS = 2
+SET_SECONDS_MAX = 60.0
 
 
 def problems_of(checks: list[Check]) -> list[Check]:
@@ -313,9 +315,17 @@ def told(settings: Settings, client: HttpClient) -> Callable[[], Check]:
 
 
 def alter(broker: str, topic: str, **config: str) -> None:
+    """Set a topic otherwise, and wait until the broker, which hears of it later, says so."""
     configs = {name.replace("_", "."): value for name, value in config.items()}
     with admin_client(broker) as admin:
         admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs)])
+
+        def is_so() -> bool:
+            asked = [ConfigResource(ConfigResourceType.TOPIC, topic)]
+            said = admin.describe_configs(asked, config_filter="all")["topic"][topic]
+            return all(said[name]["value"] == value for name, value in configs.items())
+
+        assert wait_until(is_so, SET_SECONDS_MAX), configs
 
 
 def produce(broker: str, count: int, partition: int = 0) -> None:
@@ -385,7 +395,8 @@ def test_a_topic_set_otherwise_is_told(
     assert found in problem.found
     set_back = re.search(r"--entity-name (\S+) --add-config (\S+)=(\S+)$", problem.fix)
     assert set_back is not None
-    alter(settings.kafka_bootstrap_servers, set_back[1], **{set_back[2]: set_back[3]})
+    value = set_back[3].strip("[]")  # kafka-configs.sh takes a list in brackets.
+    alter(settings.kafka_bootstrap_servers, set_back[1], **{set_back[2]: value})
     assert problems_of(diagnose(settings)) == []
 
 
