@@ -89,8 +89,8 @@ WANTED = (
     Wanted("2026-08-17", "anthropic/claude-opus-5-20260723", "fall", (7.65, 1.96, 1.8, 2.09)),
     Wanted("2026-08-21", "stealth/ox-alpha", "launch", (0.0, 14.33, 0.0, 0.0)),
 )
-"""What a person who reads the file would want to be told: a model that comes with 0.5 % or more within
-three days, one that goes from 0.5 % or more, and three steps of a model that is there."""
+"""A selection of what a reader of the file would want to be told: models that come with 0.5 % or more
+within three days, that go from 0.5 % or more, and two steps of models that are there."""
 
 
 def day_shares(days: list[PublishedDay]) -> tuple[tuple[str, ...], Floats]:
@@ -256,8 +256,8 @@ every day has no quiet history to calibrate on. The first two days are warm-up.
 
 ## Launches, withdrawals and surges that should be told
 
-By hand from the file: models that came with at least 0.5 % of tokens within three days, models that went from at least 0.5 %, and the
-three largest steps of models that stayed. Of {len(WANTED)}, {told[0]} are told with steps and {told[1]} with ramps.
+A selection by hand from the file: models that came with at least 0.5 % of tokens within three days (not all of them), models that
+went from at least 0.5 %, and two large steps of models that stayed. Of {len(WANTED)}, {told[0]} are told with steps and {told[1]} with ramps.
 
 {wanted_table(steps, ramps)}
 
