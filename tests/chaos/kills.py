@@ -25,7 +25,18 @@ POISON_POINTS = (
 """These are crossed only where ClickHouse refuses rows, which costs many small inserts."""
 IDLE_POINTS = ("before_declaration", "after_declaration", "before_commit", "after_commit")
 """Under load one commit ends a range and declares the next: these are crossed by idle workers."""
-BUSY_POINTS = tuple(point for point in KILL_POINTS if point not in (*POISON_POINTS, *IDLE_POINTS))
+WINDOW_POINTS = (
+    "before_panes",
+    "after_panes",
+    "after_rebuild",
+    "before_windows",
+    "between_windows",
+    "after_windows",
+)
+"""Of these those of windows are crossed every ten seconds, as windows close."""
+BUSY_POINTS = tuple(
+    point for point in KILL_POINTS if point not in (*POISON_POINTS, *IDLE_POINTS, *WINDOW_POINTS)
+)
 IDLE_RATE = 400
 """Records per second at which workers have caught up most of the time."""
 REPEATED_MAX = {
@@ -37,7 +48,7 @@ REPEATED_MAX = {
     "before_confirmation": 2,
     "after_confirmation": 2,
     "while_stopping": 1,
-    **dict.fromkeys((*POISON_POINTS, *IDLE_POINTS), 1),
+    **dict.fromkeys((*POISON_POINTS, *IDLE_POINTS, *WINDOW_POINTS), 1),
 }
 """Highest crossing of points that a process crosses seldom; else `CROSSINGS_MAX`."""
 CROSSINGS_MAX = 3
@@ -107,7 +118,14 @@ class Outcome:
 
 
 def kill_chain(
-    stage: Stage, seed: int, points: Sequence[str], *, mix: Mix, backlog: int
+    stage: Stage,
+    seed: int,
+    points: Sequence[str],
+    *,
+    mix: Mix,
+    backlog: int,
+    is_now: bool = False,
+    breakage: str = "",
 ) -> Verdict:
     """Let a worker die at each of ``points`` in turn, then judge.
 
@@ -115,20 +133,22 @@ def kill_chain(
     records, and the range that the one before it left declared.
     """
     slot = "worker-0"
-    with running_round(stage, seed, mix=mix, waits=True) as round_:
+    with running_round(stage, seed, mix=mix, waits=True, is_now=is_now) as round_:
         for point in points:
             round_.fill(backlog)
             if point == "while_retrying":
                 stage.proxy.set(Rule(ANSWER, code=TOO_MANY_PARTS, times=3))
             inserts = stage.proxy.inserts
-            worker = stage.start_worker(slot, Orders(point), batch_rows_max=CHAIN_ROWS_MAX)
+            worker = stage.start_worker(
+                slot, Orders(point, breakage=breakage), batch_rows_max=CHAIN_ROWS_MAX
+            )
             if point == "while_stopping":
                 until(partial(_has_inserted, stage, inserts), "an insert")
                 stage.signal_worker(slot, signal.SIGTERM)
             code = stage.nursery.wait(worker.pid, CHAIN_SECONDS_MAX)
             assert worker.pid in stage.marked(), f"nobody died at {point}: {code}"
             stage.workers.pop(slot)
-        stage.start_worker(slot)
+        stage.start_worker(slot, Orders(breakage=breakage))
     return round_.verdict
 
 

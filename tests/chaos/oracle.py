@@ -16,7 +16,9 @@ from clickhouse_connect.driver.httpclient import HttpClient
 from kafka import KafkaConsumer, TopicPartition
 
 from schemas.topics import DEAD_LETTER_TOPIC, USAGE_TOPIC
+from streams.settings import Settings
 from tests.chaos.ledger import DUPLICATE, REFUSED, STORED
+from tests.e2e.windows import differences
 
 SHOWN_MAX = 20
 READ_SECONDS_MAX = 120.0
@@ -296,6 +298,26 @@ def unequal_rollup(client: HttpClient, table: str, days: Sequence[str] | None) -
 
 
 # --- The whole topic at the end ------------------------------------------------------------------
+
+
+def unequal_windows(client: HttpClient, from_ms: int, sample: int = 1) -> list[str]:
+    """Return what is wrong with rolling windows that begin at a time or later.
+
+    Args:
+        client: Of ClickHouse itself.
+        from_ms: Epoch milliseconds.
+        sample: Look at every so-manieth window.
+    """
+    defaults = Settings.model_fields
+    return list(
+        differences(
+            client,
+            top=defaults["windows_top"].default,
+            tokens_cap=defaults["tokens_cap"].default,
+            from_ms=from_ms,
+            sample=sample,
+        )
+    )
 
 
 def unaccounted(

@@ -43,6 +43,12 @@ KILL_POINTS = {
     "before_joint_commit": "a range has landed; its commit declares the next one",
     "after_joint_commit": "a commit has declared the next range as well",
     "while_retrying": "ClickHouse was away at the last insert",
+    "before_panes": "a range has landed, rolling windows are not told of it",
+    "after_panes": "rolling windows are told of a range, it is not committed",
+    "before_windows": "windows have closed, none is published",
+    "between_windows": "windows are published, none of them is stored",
+    "after_windows": "windows are stored, the panes they come from are not committed",
+    "after_rebuild": "the state of the windows is rebuilt, nothing is counted on top",
     "while_stopping": "the partitions are taken away or the worker was asked to stop",
 }
 """Step boundary -> state of the range when the worker dies there."""
@@ -62,8 +68,12 @@ BREAKAGES = {
     "fresh_repeat": "a repeat is made anew, with the catalogue of the moment",
     "silent_gap": "offsets that retention took are passed over",
     "no_window": "a rollup remembers no tokens",
+    "panes_again": "panes of a range that is told again are counted again",
+    "rebuild_all": "windows are rebuilt from all that is stored, in flight or not",
 }
 """Switch -> what is broken."""
+WINDOW_BREAKAGES = ("panes_again", "rebuild_all")
+"""Of these what only rolling windows show."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -48,6 +49,9 @@ WORKER_SETTINGS: Mapping[str, object] = {
     "clickhouse_connect_timeout_seconds": 2,
     "stall_seconds": 8,
     "duplicate_window_seconds": 400 * 86_400,
+    "allowed_lateness_seconds": 0.5,
+    "revision_wait_seconds": 2,
+    "stalled_partition_seconds": 5,
 }
 
 
@@ -322,7 +326,7 @@ class Stage:
         """Return the committed offset of each partition of the usage topic."""
         with admin_client(self.servers) as admin:
             found = admin.list_group_offsets(GROUP)[GROUP]
-        return {tp.partition: max(each.offset, 0) for tp, each in found.items()}
+        return _of_usage(found)
 
     def assigned(self) -> dict[str, int]:
         """Return how many of the usage topic's partitions each member of the group has, by its name."""
@@ -352,18 +356,23 @@ class Stage:
         for slot in list(self.workers):
             self.kill_worker(slot)
         ends = self.ends()
-        if not any(ends.values()):
-            return
-        self.forget_members()
-        with admin_client(self.servers) as admin:
-            admin.alter_group_offsets(
-                GROUP,
-                {
-                    TopicPartition(USAGE_TOPIC, p): OffsetAndMetadata(offset, "", -1)
-                    for p, offset in ends.items()
-                },
-            )
+        if any(ends.values()):
+            self.forget_members()
+        until(partial(self._commit, ends), "offsets that can be committed")
         until(lambda: self.lag() == 0, "the end committed")
+
+    def _commit(self, ends: Mapping[int, int]) -> bool:
+        """Commit the end of each partition; ``False`` while the broker makes room for offsets."""
+        offsets = {
+            TopicPartition(USAGE_TOPIC, p): OffsetAndMetadata(offset, "", -1)
+            for p, offset in ends.items()
+        }
+        try:
+            with admin_client(self.servers) as admin:
+                admin.alter_group_offsets(GROUP, offsets)
+        except RetryableError:
+            return False
+        return True
 
     def places(self, begins: Mapping[int, int]) -> set[tuple[int, int]]:
         """Return partition and offset of what is in the tables from ``begins`` on."""
@@ -383,7 +392,7 @@ class Stage:
                 found = admin.list_group_offsets(GROUP)[GROUP]
         except RetryableError:
             return 1 << 60
-        done = {tp.partition: max(each.offset, 0) for tp, each in found.items()}
+        done = _of_usage(found)
         return sum(max(end - done.get(partition, 0), 0) for partition, end in ends.items())
 
     def drain(self, seconds: float = WAIT_SECONDS_MAX) -> float:
@@ -396,6 +405,12 @@ class Stage:
             reasons = {slot: self.readiness(slot) for slot in self.workers}
             logs = {slot: last_lines(each.log, 3) for slot, each in self.workers.items()}
             raise GaveUpError(f"{error}; lag {self.lag()}, {reasons}, {logs}") from None
+
+
+def _of_usage(found: Mapping[Any, Any]) -> dict[int, int]:
+    return {
+        tp.partition: max(each.offset, 0) for tp, each in found.items() if tp.topic == USAGE_TOPIC
+    }
 
 
 def _since(begins: Mapping[int, int]) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from tests.chaos.conftest import SEED
-from tests.chaos.kills import IDLE_POINTS, POISON_POINTS, kill_chain
+from tests.chaos.kills import IDLE_POINTS, POISON_POINTS, WINDOW_POINTS, kill_chain
 from tests.chaos.ledger import Mix
 from tests.chaos.orders import KILL_POINTS
 from tests.chaos.stage import Stage
@@ -57,4 +57,5 @@ def test_a_worker_dies_at_every_step(calm: Stage, load: str) -> None:
 def test_every_step_is_somewhere() -> None:
     """The kill points of the three kinds of load are all there are."""
     named = [point for points, _, _ in CHAINS.values() for point in points]
+    named += WINDOW_POINTS  # In test_windows.py.
     assert sorted(named) == sorted(KILL_POINTS)

@@ -24,15 +24,19 @@ from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.errors import GroupAuthorizationFailedError, IllegalStateError
 from faust.tables.manager import TableManager
 
-from agents import store_usage
+from agents import roll_windows, store_usage
 from deploy import worker
 from deploy.cli.worker import ENVIRONMENT
 from schemas.errors import FatalError, RejectedBatchError, RetryableError, SinkUnavailableError
+from schemas.topics import USAGE_TOPIC
 from sinks import stored_events
+from sinks.pane_counts import PaneCounts
+from sinks.share_windows import ShareWindows
 from sinks.usage_events import UsageEventWriter
 from streams import delivery, partitions, seen_ids
 from streams.batches import RangeCutter
 from streams.dead_letters import DeadLetters
+from streams.pane_topic import PaneTopic
 from streams.record_batches import Committed, Consumer, PartitionLostError
 from streams.settings import Settings
 from tests.chaos.orders import COORDINATOR_FAULT, Orders
@@ -88,6 +92,7 @@ def watch(boundaries: Boundaries) -> None:
     _watch_ranges(cross)
     _watch_inserts(boundaries)
     _watch_dead_letters(cross)
+    _watch_windows(cross)
 
 
 def _watch_assignment(cross: Callable[[str], None]) -> None:
@@ -117,6 +122,8 @@ def _watch_commits(cross: Callable[[str], None]) -> None:
 
     def commit(original: Any) -> Any:
         async def wrapped(self: Any, tp: Any, offset: int, metadata: str) -> Any:
+            if tp.topic != USAGE_TOPIC:
+                return await original(self, tp, offset, metadata)
             at_start = self.committed.get(tp, Committed(-1, ""))
             known = last.get(tp, (at_start.offset, at_start.metadata))
             if known[0] < at_start.offset:  # It has come back from another owner.
@@ -305,6 +312,50 @@ def _watch_dead_letters(cross: Callable[[str], None]) -> None:
     around(AIOKafkaProducer, "commit_transaction", end)
 
 
+def _watch_windows(cross: Callable[[str], None]) -> None:
+    def tell(original: Any) -> Any:
+        async def wrapped(self: Any, landed: Any, *args: Any) -> Any:
+            if landed.batch.count:
+                cross("before_panes")
+            done = await original(self, landed, *args)
+            if landed.batch.count:
+                cross("after_panes")
+            return done
+
+        return wrapped
+
+    def send(original: Any) -> Any:
+        async def wrapped(self: Any, confirm: Any, windows: Any, *args: Any) -> Any:
+            if windows:
+                cross("before_windows")
+            done = await original(self, confirm, windows, *args)
+            if windows:
+                cross("after_windows")
+            return done
+
+        return wrapped
+
+    def write(original: Any) -> Any:
+        def wrapped(self: Any, windows: Any) -> Any:
+            cross("between_windows")
+            return original(self, windows)
+
+        return wrapped
+
+    def rebuild(original: Any) -> Any:
+        async def wrapped(self: Any, *args: Any) -> Any:
+            done = await original(self, *args)
+            cross("after_rebuild")
+            return done
+
+        return wrapped
+
+    around(PaneTopic, "publish", tell)
+    around(roll_windows.WindowRoller, "_send", send)
+    around(roll_windows.WindowRoller, "_rebuild", rebuild)
+    around(ShareWindows, "write", write)
+
+
 # --- Breakages ---------------------------------------------------------------------------------
 
 
@@ -317,6 +368,28 @@ def break_on_purpose(name: str) -> None:
     breakage = globals().get(f"_break_{name}")
     if breakage is not None:  # Some are made in the database.
         breakage()
+
+
+def _break_panes_again() -> None:
+    def wrap(original: Any) -> Any:
+        async def wrapped(self: Any, confirm: Any, panes: Any, told: Any) -> Any:
+            if told.next_offset <= self._counted.get(told.partition, 0):
+                self._add(panes)
+            return await original(self, confirm, panes, told)
+
+        return wrapped
+
+    around(roll_windows.WindowRoller, "_count", wrap)
+
+
+def _break_rebuild_all() -> None:
+    def wrap(original: Any) -> Any:
+        def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
+            return original(self, *args, **{**kwargs, "below": None})
+
+        return wrapped
+
+    around(PaneCounts, "read", wrap)
 
 
 def _break_random_tokens() -> None:

@@ -104,16 +104,23 @@ def expected_window(
     return sums, users
 
 
-def differences(client: Client, *, top: int, tokens_cap: int, sample: int = 1) -> Iterator[str]:
+def differences(
+    client: Client, *, top: int, tokens_cap: int, from_ms: int = 0, sample: int = 1
+) -> Iterator[str]:
     """Yield what is wrong with any stored window.
 
     Args:
         client: In the database.
         top: Setting of the worker.
         tokens_cap: Setting of the worker.
+        from_ms: Only windows that begin at it or later, epoch milliseconds.
         sample: Look at every so-manieth window.
     """
-    windows = given_windows(client)
+    windows = [
+        each
+        for each in given_windows(client)
+        if each["end_ms"] - each["window_seconds"] * 1000 >= from_ms
+    ]
     if not windows:
         yield "no window was given out"
         return
