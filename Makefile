@@ -13,7 +13,7 @@ OUTAGE_EVENTS ?= 36000000
 INPUTS ?= 1000000
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check bench soak recount market outage fuzz fuzzbytes chaos lock clean
+.PHONY: help install run test check bench benchalerts soak recount market outage fuzz fuzzbytes chaos lock clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1	\2/p' Makefile
@@ -33,6 +33,9 @@ check: $(INSTALLED) ## Lint, format check and strict types
 
 bench: $(INSTALLED) ## Measure events/s, CPU per event and freshness; writes bench.json
 	$(BIN)/python -m tests.benchmarks.bench $(ARGS)
+
+benchalerts: $(INSTALLED) ## Measure how well sudden share changes are found; writes tests/benchmarks/ALERTS.md
+	$(BIN)/python -m tests.benchmarks.alerts $(ARGS)
 
 recount: $(INSTALLED) ## Prove SQL equal to a recount while the worker is killed: make recount EVENTS=5000000
 	$(BIN)/python -m tests.e2e.scenario --events $(EVENTS) $(ARGS)

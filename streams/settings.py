@@ -86,7 +86,7 @@ class Settings(BaseSettings):
     stalled_partition_seconds: float = Field(default=60.0, gt=0, le=86_400)
     """A partition whose worker says nothing for this long no longer holds windows back; they are marked as not complete."""
     tokens_cap: int = Field(default=50_000, ge=1, le=10_000_000)
-    """Tokens of one request that count for the detection of changes: about the 98th percentile."""
+    """Tokens of one request that count for the detection of changes: about the 95th percentile."""
 
     reconcile_interval_seconds: float = Field(default=300.0, ge=0)
     """Pause between two checks of the books by the worker of the first partition. 0 is off; `tokentide reconcile` checks everything at any time."""
