@@ -1,4 +1,38 @@
-CREATE OR REPLACE VIEW {database}.share_windows AS
+CREATE OR REPLACE VIEW {database}.share_windows
+(
+    dimension LowCardinality(String) COMMENT 'What the values are: model, vendor, country, license, origin, size_class, reasoning, provider, app, category, region, tool_use or vendor_region',
+    window_seconds UInt32 COMMENT 'Length of the window: 60, 300, 900, 3600, 86400 or 604800',
+    window_start DateTime('UTC') COMMENT 'Start of the window, event time, UTC',
+    window_end DateTime('UTC') COMMENT 'End of the window, exclusive, event time, UTC',
+    value String COMMENT 'One of the largest values by tokens in that window, other for the rest, unknown for what is not known',
+    requests UInt64 COMMENT 'Requests',
+    tokens UInt64 COMMENT 'Prompt and completion tokens; unknown adds nothing',
+    tokens_prompt UInt64 COMMENT 'Prompt tokens, cache reads and writes included',
+    tokens_completion UInt64 COMMENT 'Completion tokens, reasoning included',
+    tokens_reasoning UInt64 COMMENT 'Reasoning tokens, a part of tokens_completion',
+    tokens_cached UInt64 COMMENT 'Prompt tokens read from a cache, a part of tokens_prompt',
+    spend_usd Decimal(18, 9) COMMENT 'Cost, USD; unknown adds nothing',
+    tool_call_requests UInt64 COMMENT 'Requests that called at least one tool',
+    errors UInt64 COMMENT 'Requests whose status is not ok',
+    users UInt64 COMMENT 'Distinct users, estimated; standard error 3.25 %',
+    token_share Nullable(Decimal(10, 9)) COMMENT 'tokens / all tokens of the window, 0 to 1, exactly 1 in sum; null when there are none',
+    request_share Nullable(Decimal(10, 9)) COMMENT 'requests / all requests of the window, 0 to 1',
+    spend_share Nullable(Decimal(10, 9)) COMMENT 'spend_usd / all spend of the window, 0 to 1; null when there is none',
+    previous_token_share Nullable(Decimal(10, 9)) COMMENT 'token_share in the window of equal length before this one, as known when this one was given out: 0 if the value had no row there, null if that window is not known',
+    previous_request_share Nullable(Decimal(10, 9)) COMMENT 'The same for requests',
+    previous_spend_share Nullable(Decimal(10, 9)) COMMENT 'The same for spend',
+    token_share_change Nullable(Decimal(10, 9)) COMMENT 'token_share less previous_token_share',
+    request_share_change Nullable(Decimal(10, 9)) COMMENT 'request_share less previous_request_share',
+    spend_share_change Nullable(Decimal(10, 9)) COMMENT 'spend_share less previous_spend_share',
+    tokens_total UInt64 COMMENT 'All tokens of the window',
+    requests_total UInt64 COMMENT 'All requests of the window',
+    spend_total_usd Decimal(18, 9) COMMENT 'All spend of the window, USD',
+    watermark DateTime64(3, 'UTC') COMMENT 'Up to which event time everything had probably arrived, UTC, milliseconds',
+    is_complete Bool COMMENT 'No partition was missing when the window was given out',
+    revision UInt32 COMMENT 'How often late events have changed the window since it was first given out',
+    given_at DateTime64(3, 'UTC') COMMENT 'When this revision was given out, UTC, milliseconds'
+)
+AS
 WITH
     newest AS
     (
@@ -68,6 +102,4 @@ SELECT
     w_given_at AS given_at
 FROM newest
 ARRAY JOIN arrayEnumerate(w_values) AS at
-COMMENT 'Rolling windows: one row per window, dimension and value, always the newest revision. Windows of 60 s every 10 s, 300 s every 30 s, 900 s every minute, 3600 s every 5 minutes, 86400 s every hour and 604800 s every 6 hours. Name dimension and window_seconds, and bound window_end, in WHERE.
-value: the largest by tokens in that window, then other, then unknown. token_share, request_share, spend_share: part of all of the window, 0 to 1, exactly 1 in sum; null where the total is 0. previous_*: the share in the window of equal length before this one, as it was known when this one was given out (0 if the value had no row of its own there, null if that window is not known); *_change: the difference. users: distinct users, estimated, standard error 3.25 %. watermark: up to which event time everything had probably arrived. is_complete: no partition was missing. revision: how often late events have changed the window since.
-Example: SELECT value, token_share, token_share_change FROM share_windows WHERE dimension = ''vendor'' AND window_seconds = 300 AND window_end = (SELECT max(window_end) FROM share_windows WHERE dimension = ''vendor'' AND window_seconds = 300) ORDER BY tokens DESC'
+COMMENT 'Rolling windows: one row per window, dimension and value, always the newest revision. Windows of 60 s every 10 s, 300 s every 30 s, 900 s every minute, 3600 s every 5 minutes, 86400 s every hour and 604800 s every 6 hours. Name dimension and window_seconds, and bound window_end, in WHERE. Example: SELECT value, token_share, token_share_change FROM share_windows WHERE dimension = ''vendor'' AND window_seconds = 300 AND window_end = (SELECT max(window_end) FROM share_windows WHERE dimension = ''vendor'' AND window_seconds = 300) ORDER BY tokens DESC'
