@@ -1,4 +1,4 @@
-"""Records of ``llm-shares-v1``: a closed window as a JSON object with an entry per value."""
+"""Records of ``llm-shares-v1``: a closed window as JSON, see ``schemas/share_window/v1.json``."""
 
 from typing import Any
 
