@@ -13,6 +13,7 @@ what is kept are made of panes asked of ClickHouse (`Windows.ask_for`).
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -357,24 +358,29 @@ class Windows:
         starts = panes["pane_ms"].to_numpy()
         if not len(starts):
             return
+        if (np.diff(starts) < 0).any():
+            order = np.argsort(starts, kind="stable")
+            panes, starts = panes.take(pa.array(order)), starts[order]
         values = panes["value"].unify_dictionaries().combine_chunks()
         numbers = np.array([self._number(name) for name in values.dictionary.to_pylist()])
         number = numbers[values.indices.to_numpy()]
         measures = np.stack([panes[name].to_numpy() for name in MEASURES], axis=1)
         users = panes["users"].combine_chunks()
         entries = users.flatten().to_numpy().astype(np.int64)
-        row_of_entry = np.repeat(np.arange(len(starts)), users.value_lengths().to_numpy())
-        order = np.argsort(starts, kind="stable")
-        bounds = np.flatnonzero(np.diff(starts[order])) + 1
-        for rows in np.split(order, bounds):
+        ends = np.concatenate([[0], np.cumsum(users.value_lengths().to_numpy())])
+        row_of_entry = np.repeat(np.arange(len(starts)), np.diff(ends))
+        bounds = np.flatnonzero(np.diff(starts, prepend=-1, append=-1))
+        for first, last in pairwise(bounds):
+            mine = slice(ends[first], ends[last])
+            register, rank = entries[mine] >> RANK_BITS, entries[mine] & ((1 << RANK_BITS) - 1)
             pane = Pane.empty()
-            place = np.full(len(starts), -1)
-            place[rows] = np.arange(len(rows))
-            mine = place[row_of_entry] >= 0
-            registers = place[row_of_entry[mine]] * REGISTERS + (entries[mine] >> RANK_BITS)
-            ranks = (entries[mine] & ((1 << RANK_BITS) - 1)).astype(np.uint8)
-            pane.add(number[rows], measures[rows], registers, ranks)
-            yield int(starts[rows[0]]), pane
+            pane.add(
+                number[first:last],
+                measures[first:last],
+                (row_of_entry[mine] - first) * REGISTERS + register,
+                rank.astype(np.uint8),
+            )
+            yield int(starts[first]), pane
 
     def _number(self, name: str) -> int:
         number = self._number_of.get(name)
