@@ -47,7 +47,8 @@ def _head(steps: Steps, seed: int) -> str:
         "",
         "Written by `make chaos`; the method is in the docstrings of `tests/chaos`. A *difference* is"
         " a record or a sum that is not exactly what was produced. Records are compared by place"
-        " (partition, offset) and content, rollups by every dimension together.",
+        " (partition, offset) and content, rollups by every dimension together, rolling windows of the"
+        " last minutes with a recount.",
         "",
         _table(
             ("", ""),
@@ -66,6 +67,7 @@ def _head(steps: Steps, seed: int) -> str:
                 ("**doubled**", f"**{found['doubled']}**"),
                 ("**unexpected**", f"**{found['unexpected']}**"),
                 ("**sums that differ**", f"**{found['rollups']}**"),
+                ("**rolling windows that differ**", f"**{found['windows']}**"),
                 ("steps not carried through", str(sum(bool(s["failure"]) for s in steps))),
                 ("offsets looked at once more at the end of a run", f"{offsets:,}"),
             ],

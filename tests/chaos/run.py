@@ -25,10 +25,18 @@ from tests.chaos.kills import (
     IDLE_POINTS,
     IDLE_RATE,
     POISON_POINTS,
+    WINDOW_POINTS,
     Outcome,
     kill_round,
 )
-from tests.chaos.oracle import ROLLUPS, SHOWN_MAX, read_letters, unaccounted, unequal_rollup
+from tests.chaos.oracle import (
+    ROLLUPS,
+    SHOWN_MAX,
+    read_letters,
+    unaccounted,
+    unequal_rollup,
+    unequal_windows,
+)
 from tests.chaos.report import write_report
 from tests.chaos.rounds import running_round
 from tests.chaos.stage import Stage, stage
@@ -39,6 +47,11 @@ QUICK_FAULTS = 12
 BULK_RATE = 60_000
 LAST_WORDS_SECONDS = 240.0
 """Left of a run's time for the comparison of everything at its end."""
+
+WINDOWS_MS = 360_000
+WINDOWS_SAMPLE = 7
+WINDOWS_SECONDS_MAX = 120.0
+WINDOWS_PAUSE_SECONDS = 5.0
 
 
 @dataclass
@@ -130,9 +143,27 @@ def _everything(found: Stage, step: Step) -> None:
     with found.client() as client:
         offsets, wrong = unaccounted(client, ends, letters, frozenset(found.lost))
         unequal = [each for table in ROLLUPS for each in unequal_rollup(client, table, None)]
+    windows = _windows(found)
     step.records = {"offsets": offsets}
-    step.differences = {"unexpected": len(wrong), "rollups": len(unequal)}
-    step.shown = [*wrong, *unequal][:SHOWN_MAX]
+    step.differences = {
+        "unexpected": len(wrong),
+        "rollups": len(unequal),
+        "windows": len(windows),
+    }
+    step.shown = [*wrong, *unequal, *windows][:SHOWN_MAX]
+
+
+def _windows(found: Stage) -> list[str]:
+    """Return what is wrong with windows of the last minutes once all that came late is in them."""
+    only(found, FIRST, SECOND)
+    from_ms = time.time_ns() // 1_000_000 - WINDOWS_MS
+    deadline = time.monotonic() + WINDOWS_SECONDS_MAX
+    while True:
+        with found.client() as client:
+            unequal = unequal_windows(client, from_ms, sample=WINDOWS_SAMPLE)
+        if not unequal or time.monotonic() > deadline:
+            return unequal
+        time.sleep(WINDOWS_PAUSE_SECONDS)
 
 
 def plan() -> Iterator[tuple[str, Act]]:
@@ -144,7 +175,10 @@ def plan() -> Iterator[tuple[str, Act]]:
     while True:
         yield "kills under load", _kills([*BUSY_POINTS, *randomly], 4_000)
         yield "faults", _faults
-        yield "kills, events of now", _kills([*now_points, *randomly], 20_000, is_now=True)
+        yield (
+            "kills, events of now",
+            _kills([*now_points, *WINDOW_POINTS, *randomly], 20_000, is_now=True),
+        )
         for _ in range(2):
             name = next(stories, "")
             if not name:
@@ -282,7 +316,8 @@ def main() -> None:
     print(
         f"{done['kills']} kills, {done['faults']} other faults, {done['events']:,} events:"
         f" {done['lost']} lost, {done['doubled']} doubled, {done['unexpected']} unexpected,"
-        f" {done['rollups']} sums unequal, {done['failures']} steps not carried through"
+        f" {done['rollups']} sums and {done['windows']} windows unequal,"
+        f" {done['failures']} steps not carried through"
     )
     sys.exit(bool(bad))
 
