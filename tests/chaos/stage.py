@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -17,6 +16,7 @@ import orjson
 from clickhouse_connect.driver.httpclient import HttpClient
 from kafka import TopicPartition
 from kafka.admin import MemberToRemove, OffsetSpec
+from kafka.errors import NoError
 from kafka.structs import OffsetAndMetadata
 
 from deploy.kafka_admin import admin_client, kafka_answers
@@ -355,24 +355,25 @@ class Stage:
         """Kill every worker and commit the end of each partition: what is not stored never will be."""
         for slot in list(self.workers):
             self.kill_worker(slot)
-        ends = self.ends()
-        if any(ends.values()):
-            self.forget_members()
-        until(partial(self._commit, ends), "offsets that can be committed")
-        until(lambda: self.lag() == 0, "the end committed")
+        until(self._is_skipped, "the end committed", poll_seconds=ASK_KAFKA_SECONDS)
 
-    def _commit(self, ends: Mapping[int, int]) -> bool:
-        """Commit the end of each partition; ``False`` while the broker makes room for offsets."""
+    def _is_skipped(self) -> bool:
+        """Commit the end of each partition, and return whether that was possible.
+
+        It is not while the broker makes room for offsets, nor while the group has a member: one that
+        was killed as it joined may come into it later.
+        """
         offsets = {
             TopicPartition(USAGE_TOPIC, p): OffsetAndMetadata(offset, "", -1)
-            for p, offset in ends.items()
+            for p, offset in self.ends().items()
         }
+        self.forget_members()
         try:
             with admin_client(self.servers) as admin:
-                admin.alter_group_offsets(GROUP, offsets)
+                answers = admin.alter_group_offsets(GROUP, offsets)
         except RetryableError:
             return False
-        return True
+        return all(each is NoError for each in answers.values()) and self.lag() == 0
 
     def places(self, begins: Mapping[int, int]) -> set[tuple[int, int]]:
         """Return partition and offset of what is in the tables from ``begins`` on."""

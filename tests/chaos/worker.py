@@ -22,7 +22,6 @@ import orjson
 from aiokafka import AIOKafkaProducer
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.errors import GroupAuthorizationFailedError, IllegalStateError
-from faust.tables.manager import TableManager
 
 from agents import roll_windows, store_usage
 from deploy import worker
@@ -575,26 +574,6 @@ def ask_for_partitions_often() -> None:
     around(worker, "create_app", wrap)
 
 
-def start_without_tables() -> None:
-    """Leave out the second for which Faust waits for tables to be declared: a worker has none."""
-
-    def wrap(original: Any) -> Any:
-        async def wrapped(self: Any) -> None:
-            self.sleep = _no_sleep
-            try:
-                await original(self)
-            finally:
-                del self.sleep
-
-        return wrapped
-
-    around(TableManager, "on_start", wrap)
-
-
-async def _no_sleep(_: float) -> None:
-    await asyncio.sleep(0)
-
-
 # --- The clock, and the process ------------------------------------------------------------------
 
 
@@ -626,7 +605,6 @@ def main() -> int:
     watch(Boundaries(orders))
     fail_at_signal()
     ask_for_partitions_often()
-    start_without_tables()
     try:
         worker.run(Settings.load())
     except (FatalError, RetryableError) as error:
