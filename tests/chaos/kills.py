@@ -146,7 +146,8 @@ def kill_chain(
                 until(partial(_has_inserted, stage, inserts), "an insert")
                 stage.signal_worker(slot, signal.SIGTERM)
             code = stage.nursery.wait(worker.pid, CHAIN_SECONDS_MAX)
-            assert worker.pid in stage.marked(), f"nobody died at {point}: {code}"
+            died_at = stage.marked().get(worker.pid)
+            assert died_at == point, f"{died_at} ({code}) instead of a death at {point}"
             stage.workers.pop(slot)
         stage.start_worker(slot, Orders(breakage=breakage))
     return round_.verdict

@@ -153,6 +153,7 @@ class Nursery:
                     if "code" in message:
                         self._codes[message["pid"]] = message["code"]
                     else:
+                        self._codes.pop(message["pid"], None)  # A number may come again.
                         self._pids[message["name"]] = message["pid"]
                     self._changed.notify_all()
                 time.sleep(0)
