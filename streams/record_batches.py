@@ -26,7 +26,7 @@ import structlog
 from aiokafka import TopicPartition
 from aiokafka.consumer import fetcher
 from aiokafka.consumer.fetcher import READ_COMMITTED, FetchResult
-from aiokafka.errors import CommitFailedError, ConsumerStoppedError
+from aiokafka.errors import CommitFailedError, ConsumerStoppedError, IllegalStateError
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import OffsetAndMetadata
 from faust.transport.drivers import aiokafka as driver
@@ -340,7 +340,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         position = OffsetAndMetadata(offset, metadata)
         try:
             await consumer.commit({TopicPartition(tp.topic, tp.partition): position})
-        except CommitFailedError as error:
+        except (CommitFailedError, IllegalStateError) as error:
+            # Refused by the broker, or by the client, which knows that it has been taken away.
             raise PartitionLostError(f"commit refused for {tp.topic}/{tp.partition}") from error
 
     async def check_coordinator(self) -> None:

@@ -253,6 +253,8 @@ async def test_a_commit_of_an_old_generation_is_refused(
         with pytest.raises(PartitionLostError):
             await app.consumer.commit_range(TP(topic, 0), 5, "")
         coordinator.generation = generation
+        with pytest.raises(PartitionLostError):  # The client itself knows that it is not ours.
+            await app.consumer.commit_range(TP("of-others", 0), 5, "")
     assert await committed(kafka_bootstrap, topic, topic) is None
 
 
