@@ -189,6 +189,8 @@ class WindowRoller:
         self._windows: dict[str, Windows] = {}
         self._counted: dict[int, int] = {}
         """By partition of the usage topic: everything below this offset is counted, nothing else."""
+        self._waiting: list[pa.Table] = []
+        """Panes of ranges that are counted and not added yet."""
         self._watermarks = Watermarks(parts.rules.lateness_ms, parts.rules.stalled_ms)
         self._revised_ms = parts.now_ms()
 
@@ -213,7 +215,7 @@ class WindowRoller:
         counted = self._counted.get(told.partition, 0)
         if told.next_offset > counted:
             if told.first_offset == counted and told.is_whole:
-                await in_thread(self._parts.executor, self._add, panes)
+                self._waiting.append(panes)
                 self._counted[told.partition] = told.next_offset
             else:
                 log.info(
@@ -231,14 +233,18 @@ class WindowRoller:
                 told.partition, told.newest_ms, is_idle=told.is_idle, now_ms=self._parts.now_ms()
             )
 
-    def _add(self, panes: pa.Table) -> None:
+    def _add(self, panes: Sequence[pa.Table]) -> None:
         with stage("windows"):
-            for dimension, mine in _by_dimension(panes).items():
+            for dimension, mine in _by_dimension(pa.concat_tables(panes)).items():
                 if dimension in self._windows:
                     self._windows[dimension].add(mine)
 
     async def _give_out(self, confirm: Confirm) -> None:
         now_ms = self._parts.now_ms()
+        if self._waiting:
+            # Together: an addition costs as much for one range as for several.
+            waiting, self._waiting = self._waiting, []
+            await in_thread(self._parts.executor, self._add, waiting)
         watermark_ms = self._watermarks.advance(now_ms)
         if watermark_ms is None:
             return
@@ -346,6 +352,7 @@ class WindowRoller:
             counted: Offsets below which everything has landed, as has been told just now.
         """
         REBUILDS.inc()
+        self._waiting.clear()  # What is counted is read again.
         parts, now_ms = self._parts, self._parts.now_ms()
         settled = await parts.settled()
         below = {**settled, **self._counted, **counted}

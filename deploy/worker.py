@@ -47,8 +47,8 @@ PREPARING_THREADS = 2
 INSERTING_THREADS = 4
 WINDOW_THREADS = 2
 PANE_RECORDS_MAX = 100
-PANE_WAIT_MS = 100
-"""Panes are applied together for so long: a tenth of the range they come from."""
+PANE_WAIT_MS = 300
+"""Panes that arrive within this time are added together."""
 SILENT_SECONDS_MAX = 5.0
 """Without an answer of the broker for so long nobody knows whether a partition is idle."""
 

@@ -373,7 +373,7 @@ def _break_panes_again() -> None:
     def wrap(original: Any) -> Any:
         async def wrapped(self: Any, confirm: Any, panes: Any, told: Any) -> Any:
             if told.next_offset <= self._counted.get(told.partition, 0):
-                self._add(panes)
+                self._add([panes])
             return await original(self, confirm, panes, told)
 
         return wrapped
