@@ -12,7 +12,7 @@ from tests.chaos.orders import WINDOW_BREAKAGES
 from tests.chaos.stage import Stage, stage, until
 
 RECORDS = 600
-SETTLE_SECONDS_MAX = 120.0
+SETTLE_SECONDS_MAX = 300.0
 DEADLY = ("before_panes", "after_panes")
 """Deaths after which a range is told again, or is counted before it is told."""
 
