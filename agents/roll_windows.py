@@ -293,13 +293,16 @@ class WindowRoller:
             ]
 
     async def _answer(self, confirm: Confirm, watermark_ms: int, *, is_revision: bool) -> None:
-        """Give out windows that reach further back than what is kept, from what is stored."""
+        """Give out windows that reach further back than what is kept, from what is stored.
+
+        Those that were missed wait for the watermark too: of a backlog not all is stored yet.
+        """
         for size in SIZES:
             ends = {
                 end_ms
                 for windows in self._windows.values()
                 for (asked, end_ms), revision in windows.ask_for.items()
-                if asked == size and (revision > 0) == is_revision
+                if asked == size and (revision > 0) == is_revision and end_ms <= watermark_ms
             }
             for chunk in _chunks(sorted(ends), size):
                 panes = await self._call(

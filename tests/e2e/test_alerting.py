@@ -36,7 +36,7 @@ from tests.usage_rows import as_table
 
 # Building Alertmanager takes minutes on a busy machine, the first time.
 pytestmark = pytest.mark.timeout(1800)
-WAIT_SECONDS = 120.0
+WAIT_SECONDS = 300.0
 HISTORY_DAYS = 2
 REQUESTS = 600
 FALLEN = {**SHARES, "tiger": 0.12}

@@ -386,6 +386,25 @@ async def test_windows_missed_while_nobody_rolled_are_given_out_oldest_first() -
     assert ends == list(range(min(ends), max(ends) + 1, 10_000))
 
 
+async def test_missed_windows_wait_for_the_backlog_to_be_stored() -> None:
+    """Nothing was stored for hours: a window whose events are still to come is not given out."""
+    world = World()
+    await world.tell(world.land(50))
+    await world.pass_by(70)
+    began_ms, before = world.now_ms, len(world.stored)
+    world.now_ms += 4 * 3_600_000
+    world.new_owner()
+    for minutes in range(1, 240):
+        seconds_ago = (world.now_ms - began_ms) / 1000 - 60 * minutes
+        await world.tell(world.land(1, seconds_ago=seconds_ago, spread_seconds=0.001))
+        newest_ms = began_ms + 60_000 * minutes + SECOND_MS
+        fresh = [window for window in world.stored[before:] if not window["revision"]]
+        assert all(window["window_end_ms"] <= newest_ms for window in fresh)
+    await world.pass_by(130)
+    assert world.counted() == 50 + 239
+    assert not [w for w in world.stored[before:] if w["revision"] and w["window_seconds"] == 60]
+
+
 @pytest.mark.parametrize("late_seconds", [40, 3_000, 30_000])
 async def test_late_events_revise_windows(late_seconds: int) -> None:
     """Near, further than what is kept, and hours late: the newest revision holds them."""
