@@ -279,10 +279,11 @@ async def test_a_range_that_was_missed_is_taken_from_what_is_stored() -> None:
     """A record was lost, or is none: what follows does not follow on, so ClickHouse is asked."""
     world = World()
     await world.tell(world.land(50))
+    follows = world.land(20)
     world.land(40)
-    await world.tell(b"no panes", world.land(30))
+    await world.tell(follows, b"no panes", world.land(30))
     await world.pass_by(130)
-    assert world.counted() == 120
+    assert world.counted() == 140
 
 
 async def test_a_range_whose_rows_were_not_at_hand_is_taken_from_what_is_stored() -> None:
@@ -364,6 +365,24 @@ async def test_hours_are_stored_and_a_new_owner_goes_on_with_them() -> None:
         assert newest["requests_total"] == 4 * 20 + 7 + 5
         weeks = [spans for spans in world.asked if spans[0] == 3_600_000]
         assert len(weeks) <= 1 + len(hours)
+
+
+async def test_late_events_in_flight_are_in_an_hour_once() -> None:
+    """Stored and not settled when the hours are loaded, told afterwards."""
+    world = World()
+    await world.tell(world.land(20))
+    await world.pass_by(3 * 3_600)
+    settled = world.settled[3]
+    in_flight = world.land(7, seconds_ago=2 * 3_600)
+    world.settled[3] = settled
+    world.new_owner()
+    await world.tell(world.idle())
+    world.settled[3] = settled + 7
+    await world.tell(in_flight)
+    await world.pass_by(3_700)
+    day = [w for w in world.stored if w["dimension"] == "vendor" and w["window_seconds"] == 86_400]
+    newest = max(day, key=lambda w: (w["window_end_ms"], w["revision"]))
+    assert newest["requests_total"] == 27
 
 
 async def test_windows_missed_while_nobody_rolled_are_given_out_oldest_first() -> None:
