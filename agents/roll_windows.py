@@ -35,7 +35,7 @@ from streams.record_batches import App, Fetched, RecordBatchSchema
 from streams.share_window import as_record, key
 from streams.stages import stage
 from streams.watermarks import Watermarks
-from streams.windows import HOUR_MS, PANE_LENGTHS, SIZES, Size, Window, Windows, kept_ms
+from streams.windows import HOUR_MS, PANE_LENGTHS, SIZES, Size, Window, Windows, kept_ms, source_of
 
 log = structlog.get_logger()
 
@@ -394,10 +394,17 @@ class WindowRoller:
         )
 
     def _kept(self, length_ms: int) -> tuple[int, int]:
-        """Return from when panes of a length are kept, and where the closed ones end."""
-        size = SIZES[PANE_LENGTHS.index(length_ms)]
-        ends = [windows.given_ms[size] for windows in self._windows.values()]
-        return (min(ends) - kept_ms(length_ms)) // length_ms * length_ms, max(ends)
+        """Return from when panes of a length are needed, and where the closed ones end."""
+
+        def ends(length_ms: int) -> list[int]:
+            size = SIZES[PANE_LENGTHS.index(length_ms)]
+            return [windows.given_ms[size] for windows in self._windows.values()]
+
+        # Longer ones that are merged from them may have closed less far.
+        made = [each for each in PANE_LENGTHS if source_of(each) == length_ms]
+        first_ms = min(end_ms for each in (length_ms, *made) for end_ms in ends(each))
+        from_ms = (first_ms - kept_ms(length_ms)) // length_ms * length_ms
+        return from_ms, max(ends(length_ms))
 
     async def _load_hours(
         self, confirm: Confirm, told: Mapping[int, int], below: Mapping[int, int]

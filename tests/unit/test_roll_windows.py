@@ -405,6 +405,29 @@ async def test_windows_missed_while_nobody_rolled_are_given_out_oldest_first() -
     assert ends == list(range(min(ends), max(ends) + 1, 10_000))
 
 
+async def test_a_size_that_was_given_out_less_far_is_made_of_all_its_panes() -> None:
+    """Only windows of five minutes are stored: the others begin now, their panes reach back."""
+    world = World()
+    await world.tell(world.land(50))
+    await world.pass_by(400)
+    world.stored = [window for window in world.stored if window["window_seconds"] == 300]
+    for _ in range(50):
+        world.now_ms += 60_000
+        world.land(2)
+    world.new_owner()
+    await world.pass_by(130)
+    newest = {
+        window["window_end_ms"]: window
+        for window in world.stored
+        if window["dimension"] == "vendor" and window["window_seconds"] == 300
+    }
+    assert len(newest) > 90
+    for end_ms, window in newest.items():
+        times = [row["occurred_at"].timestamp() * 1000 for row in world.rows]
+        counted = sum(end_ms - 300_000 <= time < end_ms for time in times)
+        assert window["requests_total"] == counted
+
+
 async def test_missed_windows_wait_for_the_backlog_to_be_stored() -> None:
     """Nothing was stored for hours: a window whose events are still to come is not given out."""
     world = World()
