@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from schemas.panes import MEASURES
 from sinks.clickhouse import CAUGHT, sorted_error
 
 TABLE = "share_window_revisions"
@@ -183,22 +184,7 @@ _SCHEMA = pa.schema(
         ("tokens_total", pa.uint64()),
         ("cost_nanousd_total", pa.uint64()),
         ("values", pa.list_(pa.utf8())),
-        *(
-            (name, _COUNTS)
-            for name in (
-                "requests",
-                "tokens_prompt",
-                "tokens_completion",
-                "tokens_reasoning",
-                "tokens_cached",
-                "cost_nanousd",
-                "tool_call_requests",
-                "errors",
-                "tokens_capped",
-                "tokens_capped_squared",
-                "users",
-            )
-        ),
+        *((name, _COUNTS) for name in (*MEASURES, "users")),
         *((f"share_{name}_billionths", _BILLIONTHS) for name in SHARED),
         *((f"previous_{name}_billionths", _BILLIONTHS) for name in SHARED),
     ]
