@@ -1,25 +1,13 @@
 """Five-minute bins counted from stored events as they had landed at each moment."""
 
-from typing import Any, Protocol
-
 import pyarrow as pa
 
 from schemas.panes import DIMENSIONS, PAIR_SEPARATOR, UNKNOWN
 from sinks.clickhouse import CAUGHT, sorted_error
+from sinks.stored_events import QueryClient
 from sinks.usage_events import TABLE
 
 BIN_SECONDS = 300
-
-
-class QueryClient(Protocol):
-    """What is needed of clickhouse-connect's client."""
-
-    def query_arrow(
-        self,
-        query: str,
-        parameters: dict[str, Any] | None = None,
-        settings: dict[str, Any] | None = None,
-    ) -> pa.Table: ...
 
 
 class LandedBins:

@@ -4,7 +4,6 @@ The same form and the same numbers as the panes that workers publish (`schemas.p
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -19,22 +18,12 @@ from schemas.panes import (
     UNKNOWN,
 )
 from sinks.clickhouse import CAUGHT, sorted_error
+from sinks.stored_events import QueryClient
 from sinks.usage_events import TABLE
 
 NO_USER = REGISTERS
 """In place of a register, for requests whose user is not known."""
 ANSWER_SECONDS_MAX = 600
-
-
-class QueryClient(Protocol):
-    """What is needed of clickhouse-connect's client."""
-
-    def query_arrow(
-        self,
-        query: str,
-        parameters: dict[str, Any] | None = None,
-        settings: dict[str, Any] | None = None,
-    ) -> pa.Table: ...
 
 
 class PaneCounts:
@@ -88,7 +77,7 @@ class PaneCounts:
             _sql(dimension, self._table, length_ms, self._tokens_cap, where)
             for dimension in dimensions
         ]
-        return _in_form(self._query(" UNION ALL ".join(each)))
+        return in_form(self._query(" UNION ALL ".join(each)))
 
     def late_panes_ms(
         self, since_ms: int, *, above: Mapping[int, int], below: Mapping[int, int]
@@ -172,7 +161,7 @@ def _value(dimension: str) -> str:
     return f"if({unknown}, '{UNKNOWN}', concat({joined}))"
 
 
-def _in_form(panes: pa.Table) -> pa.Table:
+def in_form(panes: pa.Table) -> pa.Table:
     """Return what ClickHouse answered in the form of `PANES`."""
     columns = {name: panes[name] for name in panes.column_names}
     for name in ("dimension", "value"):

@@ -2,35 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import pyarrow as pa
 
 from schemas.panes import MEASURES, PANES
 from sinks.clickhouse import CAUGHT, sorted_error
+from sinks.pane_counts import in_form
+from sinks.share_windows import Client
 
 TABLE = "share_panes_1h"
 IS_STORED = ""
 """In place of a value: the hour is stored, whether it has requests or not."""
-
-
-class Client(Protocol):
-    """What is needed of clickhouse-connect's client."""
-
-    def insert_arrow(
-        self,
-        table: str,
-        arrow_table: Any,
-        database: str | None = None,
-        settings: dict[str, Any] | None = None,
-    ) -> Any: ...
-
-    def query_arrow(
-        self,
-        query: str,
-        parameters: dict[str, Any] | None = None,
-        settings: dict[str, Any] | None = None,
-    ) -> pa.Table: ...
 
 
 @dataclass(frozen=True)
@@ -121,7 +103,7 @@ class SharePanes:
             positions[place] = max(positions.get(place, 0), row["position"])
         is_value = pa.array([not mark for mark in marks], pa.bool_())
         panes = found.drop_columns(["position"]).filter(is_value)
-        return StoredHours(_in_form(panes), positions)
+        return StoredHours(in_form(panes), positions)
 
 
 def _plain(panes: pa.Table) -> pa.Table:
@@ -130,11 +112,3 @@ def _plain(panes: pa.Table) -> pa.Table:
     for name in ("dimension", "value"):
         columns[name] = columns[name].cast(pa.utf8())
     return pa.table(columns)
-
-
-def _in_form(panes: pa.Table) -> pa.Table:
-    columns = {name: panes[name] for name in panes.column_names}
-    for name in ("dimension", "value"):
-        columns[name] = columns[name].cast(pa.utf8()).dictionary_encode()
-    made = pa.table({field.name: columns[field.name].cast(field.type) for field in PANES})
-    return made.unify_dictionaries().combine_chunks()
