@@ -70,6 +70,11 @@ def stored(parts: Parts) -> Callable[[int], bool]:
     return lambda rows: parts.query("SELECT count() FROM usage_events") == [(rows,)]
 
 
+def in_rollup(parts: Parts, table: str, requests: int) -> Callable[[], bool]:
+    """Rollups are filled after the table: a moment later they have the same."""
+    return lambda: parts.query(f"SELECT sum(requests) FROM {table}") == [(requests,)]
+
+
 def test_events_sent_again_are_set_aside_and_counted(parts: Parts) -> None:
     """In the same batch, in a later one, and to a worker that was killed and started again."""
     values = [event(number) for number in range(300)]
@@ -129,7 +134,7 @@ def test_rows_that_the_engine_refuses_are_dead_lettered_and_the_rest_lands(parts
             (b"501", b"insert", b"refused_by_clickhouse", b"VIOLATED_CONSTRAINT"),
             (b"1000", b"decode", b"invalid_json", b""),
         ]
-        assert parts.query("SELECT sum(requests) FROM usage_1m") == [(997,)]
+        wait_for(in_rollup(parts, "usage_1m", 997), "the same in a rollup")
         command(parts, "ALTER TABLE usage_events DROP CONSTRAINT mild")
         send(parts, [values[3]])
         wait_for(lambda: stored(parts)(998), "the event, sent again when it is welcome")
@@ -158,7 +163,7 @@ def test_a_view_that_refuses_rows_stops_the_worker_and_costs_nothing(parts: Part
         send(parts, [event(7)])
         wait_for(lambda: stored(parts)(4), "the rows once and the next")
         for table in ("usage_1m", "usage_1h", "usage_1d", "usage_context_1h"):
-            assert parts.query(f"SELECT sum(requests) FROM {table}") == [(4,)], table
+            wait_for(in_rollup(parts, table, 4), f"the same in {table}")
 
 
 def test_a_topic_full_of_rubbish_stops_the_worker(parts: Parts) -> None:
@@ -184,7 +189,8 @@ def test_a_second_signal_ends_a_worker_at_once_and_loses_nothing(parts: Parts) -
         os.kill(clickhouse.process.pid, signal.SIGSTOP)
         try:
             send(parts, [event(number) for number in range(10, 20)])
-            wait_for(lambda: parts.metric("tokentide_records_in_flight") == 10, "a range in flight")
+            # A first fetch may hold fewer than all that was sent.
+            wait_for(lambda: parts.metric("tokentide_records_in_flight") > 0, "a range in flight")
             worker.process.send_signal(signal.SIGTERM)
             log = parts.directory / "worker.out"
             wait_for(lambda: "worker.stopping" in log.read_text(), "the first signal taken")
@@ -195,5 +201,4 @@ def test_a_second_signal_ends_a_worker_at_once_and_loses_nothing(parts: Parts) -
             os.kill(clickhouse.process.pid, signal.SIGCONT)
         worker.start()
         wait_for(lambda: stored(parts)(20), "the range that was cut short")
-        in_view = "SELECT sum(requests) FROM usage_1m"  # It is filled after the table.
-        wait_for(lambda: parts.query(in_view) == [(20,)], "the same in a rollup")
+        wait_for(in_rollup(parts, "usage_1m", 20), "the same in a rollup")
