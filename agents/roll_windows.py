@@ -54,8 +54,8 @@ CATCH_UP_MS = 86_400_000
 """Windows that ended longer ago are not given out any more."""
 MISSED_MS = 3_600_000
 """Windows that were missed for longer are asked of ClickHouse piece by piece, to bound memory."""
-FUTURE_MS = 3_600_000
-"""No stored event is further ahead of the clock."""
+END_OF_TIME_MS = 4_000_000_000_000
+"""Later than any event: the broker's clock has bounded the event times of what is stored."""
 ASKED_SPAN_MS = 2 * 3_600_000
 """Longest time of which panes are asked of ClickHouse at once, beside that of one window."""
 WRITTEN_TOGETHER_MAX = 500
@@ -141,15 +141,15 @@ class Rules:
     Attributes:
         top: Values with a row of their own.
         lateness_ms: See `Watermarks`.
-        stalled_ms: See `Watermarks`.
-        revision_wait_ms: Between two rounds of revisions.
+        stalled_seconds: See `Watermarks`.
+        revision_wait_seconds: Between two rounds of revisions.
         grace_ms: Later events revise nothing.
     """
 
     top: int
     lateness_ms: int
-    stalled_ms: int
-    revision_wait_ms: int
+    stalled_seconds: float
+    revision_wait_seconds: float
     grace_ms: int
 
 
@@ -161,7 +161,9 @@ class Parts:
         settled: Returns the committed offset of each partition of the usage topic, its first offset
             if nothing is committed: everything below has landed.
         executor: Threads for counting and for calls to ClickHouse.
-        now_ms: Wall-clock time, epoch milliseconds.
+        now_ms: Wall-clock time, epoch milliseconds. It may be wrong and step: it stamps what is given
+            out, and says how far back a new owner looks.
+        clock: Seconds that never step.
     """
 
     panes: Panes
@@ -174,6 +176,7 @@ class Parts:
     rules: Rules
     retry_wait_seconds_max: float
     now_ms: Callable[[], int] = field(default=lambda: time.time_ns() // 1_000_000)
+    clock: Callable[[], float] = field(default=time.monotonic)
 
 
 Told = tuple[pa.Table, RangeOfPanes]
@@ -191,8 +194,8 @@ class WindowRoller:
         """By partition of the usage topic: everything below this offset is counted, nothing else."""
         self._waiting: list[pa.Table] = []
         """Panes of ranges that are counted and not added yet."""
-        self._watermarks = Watermarks(parts.rules.lateness_ms, parts.rules.stalled_ms)
-        self._revised_ms = parts.now_ms()
+        self._watermarks = Watermarks(parts.rules.lateness_ms, parts.rules.stalled_seconds)
+        self._revised_seconds = parts.clock()
 
     async def store(self, request: StoreRequest) -> None:
         """Count the ranges of some records and give out what is due; returns when it is stored.
@@ -202,16 +205,18 @@ class WindowRoller:
             FatalError: A person is needed.
         """
         confirm = request.confirm
-        if not self._windows:
-            await self._rebuild(confirm, {})
         for record_batch in request.batch.record_batches:
+            if not self._windows:
+                await self._rebuild(confirm, {}, record_batch.append_time_ms)
             for value in record_batch.values():
                 told = _decoded(value)
                 if told is not None:
-                    await self._count(confirm, *told)
+                    await self._count(confirm, *told, record_batch.append_time_ms)
         await self._give_out(confirm)
 
-    async def _count(self, confirm: Confirm, panes: pa.Table, told: RangeOfPanes) -> None:
+    async def _count(
+        self, confirm: Confirm, panes: pa.Table, told: RangeOfPanes, append_time_ms: int
+    ) -> None:
         counted = self._counted.get(told.partition, 0)
         if told.next_offset > counted:
             if told.first_offset == counted and told.is_whole:
@@ -224,13 +229,15 @@ class WindowRoller:
                     offset_counted=counted,
                     offset_first=told.first_offset,
                 )
-                await self._rebuild(confirm, {told.partition: told.next_offset})
+                await self._rebuild(confirm, {told.partition: told.next_offset}, append_time_ms)
             APPLIED.inc()
         elif not told.is_idle:
             REPEATED.inc()
         if told.next_offset >= counted:
+            # No clock of a worker runs ahead of the broker's.
+            newest_ms = min(told.newest_ms, append_time_ms)
             self._watermarks.heard(
-                told.partition, told.newest_ms, is_idle=told.is_idle, now_ms=self._parts.now_ms()
+                told.partition, newest_ms, is_idle=told.is_idle, now_seconds=self._parts.clock()
             )
 
     def _add(self, panes: Sequence[pa.Table]) -> None:
@@ -240,12 +247,12 @@ class WindowRoller:
                     self._windows[dimension].add(mine)
 
     async def _give_out(self, confirm: Confirm) -> None:
-        now_ms = self._parts.now_ms()
+        now_seconds = self._parts.clock()
         if self._waiting:
             # Together: an addition costs as much for one range as for several.
             waiting, self._waiting = self._waiting, []
             await in_thread(self._parts.executor, self._add, waiting)
-        watermark_ms = self._watermarks.advance(now_ms)
+        watermark_ms = self._watermarks.advance(now_seconds)
         if watermark_ms is None:
             return
         WATERMARK.set(watermark_ms / 1000)
@@ -253,15 +260,16 @@ class WindowRoller:
         # Oldest first: the newest one in ClickHouse tells where a new owner goes on.
         await self._answer(confirm, watermark_ms, is_revision=False)
         await self._send(confirm, closed, watermark_ms)
-        if now_ms - self._revised_ms >= self._parts.rules.revision_wait_ms:
-            self._revised_ms = now_ms
+        if now_seconds - self._revised_seconds >= self._parts.rules.revision_wait_seconds:
+            self._revised_seconds = now_seconds
             again = await in_thread(self._parts.executor, self._due_again)
             await self._send(confirm, again, watermark_ms)
             await self._answer(confirm, watermark_ms, is_revision=True)
-            await self._note_progress(confirm, now_ms)
+            await self._note_progress(confirm)
 
-    async def _note_progress(self, confirm: Confirm, now_ms: int) -> None:
+    async def _note_progress(self, confirm: Confirm) -> None:
         """Store the hours that have changed, then up to where everything is stored."""
+        now_ms = self._parts.now_ms()
         counted = dict(self._counted)
         hours, panes = await in_thread(self._parts.executor, self._changed_hours)
         position = sum(counted.values())
@@ -347,12 +355,15 @@ class WindowRoller:
                 counter = REVISED if window.revision else GIVEN
                 counter.labels(window.size.length_ms // 1000).inc()
 
-    async def _rebuild(self, confirm: Confirm, counted: Mapping[int, int]) -> None:
+    async def _rebuild(
+        self, confirm: Confirm, counted: Mapping[int, int], append_time_ms: int
+    ) -> None:
         """Make the state anew out of what is stored.
 
         Args:
             confirm: Asks whether the partition is ours.
             counted: Offsets below which everything has landed, as has been told just now.
+            append_time_ms: The broker's time of the record that is being counted.
         """
         REBUILDS.inc()
         self._waiting.clear()  # What is counted is read again.
@@ -360,17 +371,17 @@ class WindowRoller:
         settled = await parts.settled()
         below = {**settled, **self._counted, **counted}
         for partition in settled:
-            self._watermarks.expect(partition, now_ms)
+            self._watermarks.expect(partition, parts.clock())
             known = (settled.get(partition, 0), self._counted.get(partition, 0))
             below[partition] = max(*known, counted.get(partition, 0))
         told = await self._call(confirm, parts.sink.progress, self._partition)
-        self._windows = await self._given_windows(confirm, now_ms)
+        self._windows = await self._given_windows(confirm, now_ms, append_time_ms)
         for length_ms in PANE_LENGTHS:
             if length_ms < HOUR_MS:
                 is_shortest = length_ms == PANE_MS
                 from_ms, to_ms = self._kept(length_ms)
                 if is_shortest:
-                    to_ms = now_ms // length_ms * length_ms + FUTURE_MS
+                    to_ms = END_OF_TIME_MS
                 panes = await self._call(
                     confirm,
                     parts.panes.read,
@@ -384,7 +395,7 @@ class WindowRoller:
         await self._load_hours(confirm, told or {}, below)
         self._counted = below
         if told is None:
-            await self._note_progress(confirm, now_ms)
+            await self._note_progress(confirm)
         else:
             await self._find_owed(confirm, told, now_ms)
         log.info(
@@ -460,15 +471,19 @@ class WindowRoller:
         for dimension, windows in self._windows.items():
             windows.load(length_ms, mine.get(dimension, panes.slice(0, 0)), from_ms)
 
-    async def _given_windows(self, confirm: Confirm, now_ms: int) -> dict[str, Windows]:
+    async def _given_windows(
+        self, confirm: Confirm, now_ms: int, append_time_ms: int
+    ) -> dict[str, Windows]:
         """Return windows without panes, that go on behind those that were given out."""
         parts = self._parts
+        # Where none was given out yet they begin with the panes, whatever the worker's clock says.
+        first_ms = min(now_ms, append_time_ms)
         last_ms = await self._call(confirm, parts.sink.last_ends_ms, self._dimensions)
         given_ms = {
             dimension: {
                 size: _aligned(
                     max(
-                        last_ms.get((dimension, size.length_ms // 1000), now_ms),
+                        last_ms.get((dimension, size.length_ms // 1000), first_ms),
                         now_ms - CATCH_UP_MS,
                     ),
                     size,

@@ -251,8 +251,8 @@ def _add_windows(
         rules=roll_windows.Rules(
             top=settings.windows_top,
             lateness_ms=int(settings.allowed_lateness_seconds * 1000),
-            stalled_ms=int(settings.stalled_partition_seconds * 1000),
-            revision_wait_ms=int(settings.revision_wait_seconds * 1000),
+            stalled_seconds=settings.stalled_partition_seconds,
+            revision_wait_seconds=settings.revision_wait_seconds,
             grace_ms=settings.late_grace_seconds * 1000,
         ),
         retry_wait_seconds_max=settings.retry_wait_seconds_max,

@@ -49,10 +49,15 @@ TOPICS = (
     # One partition: the transitions of all alerts in the order in which they were stored.
     Topic(SHARE_ALERTS_TOPIC, 1, {"retention.ms": str(400 * DAY_MS)}),
     # What is older is asked of ClickHouse. A range of 50,000 events with as many users has 2 MB.
+    # LogAppendTime: no worker's clock pushes the watermark.
     Topic(
         PANES_TOPIC,
         PANES_PARTITIONS,
-        {"retention.ms": str(DAY_MS // 4), "max.message.bytes": str(16 << 20)},
+        {
+            "message.timestamp.type": "LogAppendTime",
+            "retention.ms": str(DAY_MS // 4),
+            "max.message.bytes": str(16 << 20),
+        },
     ),
     Topic(
         SHARES_TOPIC,

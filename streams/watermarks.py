@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Partition:
-    """What is known of one partition of the usage topic; ``heard_ms`` is wall-clock time."""
+    """What is known of one partition of the usage topic; ``heard_seconds`` is of a steady clock."""
 
     newest_ms: int | None = None
     is_idle: bool = False
-    heard_ms: int = 0
+    heard_seconds: float = 0.0
 
 
 @dataclass
@@ -24,29 +24,33 @@ class Watermarks:
 
     Args:
         lateness_ms: How much later than the newest event others may come and still be in time.
-        stalled_ms: A partition that was not heard of for so long holds nothing any more.
+        stalled_seconds: A partition that was not heard of for so long holds nothing any more.
     """
 
     lateness_ms: int
-    stalled_ms: int
+    stalled_seconds: float
     low_ms: int | None = None
     is_complete: bool = False
     partitions: dict[int, Partition] = field(default_factory=dict)
 
-    def expect(self, partition: int, now_ms: int) -> None:
+    def expect(self, partition: int, now_seconds: float) -> None:
         """Wait for a partition: until it is heard of it holds the watermark."""
-        self.partitions.setdefault(partition, Partition(heard_ms=now_ms))
+        self.partitions.setdefault(partition, Partition(heard_seconds=now_seconds))
 
-    def heard(self, partition: int, newest_ms: int, *, is_idle: bool, now_ms: int) -> None:
+    def heard(self, partition: int, newest_ms: int, *, is_idle: bool, now_seconds: float) -> None:
         """Note the newest event time of a partition, or the time at which nothing was unread."""
         found = self.partitions.setdefault(partition, Partition())
         found.newest_ms = max(found.newest_ms or newest_ms, newest_ms)
         found.is_idle = is_idle
-        found.heard_ms = now_ms
+        found.heard_seconds = now_seconds
 
-    def advance(self, now_ms: int) -> int | None:
+    def advance(self, now_seconds: float) -> int | None:
         """Return the watermark, moved on as far as the partitions allow; ``None`` is not known yet."""
-        stalled = [p for p in self.partitions.values() if now_ms - p.heard_ms > self.stalled_ms]
+        stalled = [
+            p
+            for p in self.partitions.values()
+            if now_seconds - p.heard_seconds > self.stalled_seconds
+        ]
         heard = [p for p in self.partitions.values() if p not in stalled]
         # Without traffic in any of them, time goes on as their owners tell it.
         holding = [p for p in heard if not p.is_idle] or heard

@@ -281,11 +281,21 @@ def lose_half(stage: Stage, round_: Round) -> set[Place]:
     begins = {p: max(committed.get(p, 0), round_.begins.get(p, 0)) for p in ends}
     until_offsets = {p: begins[p] + (end - begins[p]) // 2 for p, end in ends.items()}
     stage.delete_records(until_offsets)
-    gone = {(p, o) for p, end in until_offsets.items() for o in range(begins[p], end)}
-    letters = read_letters(stage.servers, round_.letter_begins)
-    lost = gone - stage.places(begins) - {(each.partition, each.offset) for each in letters}
+    lost = missing(stage, begins, until_offsets, round_.letter_begins)
     stage.lost |= lost
     return lost
+
+
+def missing(
+    stage: Stage,
+    begins: Mapping[int, int],
+    ends: Mapping[int, int],
+    letter_begins: Mapping[int, int],
+) -> set[Place]:
+    """Return the places between offsets that are in no table and in no dead letter."""
+    places = {(p, o) for p, end in ends.items() for o in range(begins.get(p, 0), end)}
+    letters = read_letters(stage.servers, letter_begins)
+    return places - stage.places(begins) - {(each.partition, each.offset) for each in letters}
 
 
 def partitions_added(stage: Stage, seed: int, breakage: str) -> Verdict:

@@ -327,7 +327,7 @@ def unaccounted(
 
     Args:
         letters: All there are.
-        lost: Places that retention took.
+        lost: Places that retention took, and those passed over after a step that failed.
     """
     differences: list[str] = []
     for partition, end in ends.items():

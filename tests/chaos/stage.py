@@ -98,7 +98,7 @@ class Stage:
         workers: Those started and not forgotten, by slot.
         settings: Of every worker.
         torn: How often the engine died between a table and one of its views.
-        lost: Partition and offset of what retention took before it was stored.
+        lost: Partition and offset of what retention took before it was stored, or `skip_to_end`.
     """
 
     directory: Path

@@ -37,10 +37,16 @@ SECOND_MS = 1000
 
 
 class World:
-    """Stored rows, windows that were stored and published, and a clock."""
+    """Stored rows, windows that were stored and published, and a clock.
+
+    Attributes:
+        now_ms: The broker's clock, which is right.
+        ahead_ms: By how much the clock of the worker is ahead of it.
+    """
 
     def __init__(self) -> None:
         self.now_ms = NOW_MS
+        self.ahead_ms = 0
         self.rows: list[Row] = []
         self.settled: dict[int, int] = {3: 0}
         self.progress: dict[int, dict[int, int]] = {}
@@ -50,6 +56,7 @@ class World:
         self.faults: list[Exception] = []
         self.asked: list[tuple[int, int, int]] = []
         self.is_lost = False
+        self.revision_wait_seconds = 0.0
         self.roller = self.new_owner()
 
     def new_owner(self) -> WindowRoller:
@@ -67,10 +74,15 @@ class World:
             executor=ThreadPoolExecutor(1),
             progress=Progress(30, lag=PANES_LAG),
             rules=Rules(
-                top=2, lateness_ms=2_000, stalled_ms=60_000, revision_wait_ms=0, grace_ms=86_400_000
+                top=2,
+                lateness_ms=2_000,
+                stalled_seconds=60,
+                revision_wait_seconds=self.revision_wait_seconds,
+                grace_ms=86_400_000,
             ),
             retry_wait_seconds_max=0.01,
-            now_ms=lambda: self.now_ms,
+            now_ms=lambda: self.now_ms + self.ahead_ms,
+            clock=lambda: self.now_ms / 1000,
         )
         self.roller = WindowRoller(VENDORS_AT, parts)
         return self.roller
@@ -80,7 +92,7 @@ class World:
             raise PartitionLostError
 
     async def tell(self, *values: bytes) -> None:
-        batch = Batch.of(TP_PANES, [record_batch(0, *values)])
+        batch = Batch.of(TP_PANES, [record_batch(0, *values, append_time_ms=self.now_ms)])
 
         async def declare_cut() -> None: ...
 
@@ -103,7 +115,7 @@ class World:
     def idle(self) -> bytes:
         """Return the word that nothing is unread now."""
         at = self.settled[3]
-        told = RangeOfPanes(3, at, at, self.now_ms, is_idle=True)
+        told = RangeOfPanes(3, at, at, self.now_ms + self.ahead_ms, is_idle=True)
         return encode(PANES.empty_table(), told)
 
     def counted(self) -> int:
@@ -305,6 +317,42 @@ async def test_an_idle_partition_tells_what_was_missed() -> None:
     world.land(40)
     await world.tell(world.idle(), before)
     await world.pass_by(130)
+    assert world.counted() == 90
+
+
+@pytest.mark.parametrize("ahead_seconds", [3_600, -3_600])
+async def test_a_clock_of_a_worker_that_is_wrong_from_the_start_changes_nothing(
+    ahead_seconds: int,
+) -> None:
+    """Windows begin with the panes, and none closes before the broker's time."""
+    world = World()
+    world.ahead_ms = ahead_seconds * 1000
+    world.new_owner()
+    await world.tell(world.land(50))
+    world.ahead_ms = max(
+        world.ahead_ms, 0
+    )  # One that is behind holds windows back, till it is right.
+    for _ in range(13):
+        await world.pass_by(10)
+        ends = [window["window_end_ms"] for window in world.stored]
+        assert max(ends, default=0) <= world.now_ms
+    await world.tell(world.land(30))
+    await world.pass_by(130)
+    assert world.counted() == 80
+
+
+async def test_a_clock_that_steps_back_delays_no_revision() -> None:
+    """Between two rounds of revisions there are so many seconds, whatever time it is."""
+    world = World()
+    world.ahead_ms, world.revision_wait_seconds = 7_200_000, 30.0
+    world.new_owner()
+    await world.tell(world.land(50))
+    await world.pass_by(70)
+    world.ahead_ms = 0
+    await world.tell(world.land(40, seconds_ago=60))
+    await world.pass_by(31)
+    assert max(window["revision"] for window in world.stored) == 1
+    await world.pass_by(60)
     assert world.counted() == 90
 
 
