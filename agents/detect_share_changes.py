@@ -7,7 +7,6 @@ judged before is fed to a new detector with its transitions ignored.
 """
 
 import asyncio
-import random
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
@@ -20,8 +19,8 @@ import pyarrow as pa
 import structlog
 from prometheus_client import Counter, Gauge
 
+from agents.calling import RETRY_WAIT_SECONDS_MIN, Caller, Result, in_thread
 from agents.rule_file import RuleFile
-from agents.store_usage import RETRY_WAIT_SECONDS_MIN, Result, in_thread
 from schemas.errors import FatalError, RecordError, SinkUnavailableError
 from schemas.share_alert import Explanation, ShareAlert
 from schemas.topics import SHARES_TOPIC
@@ -39,6 +38,7 @@ from streams.alerts.share_window import (
     windows_of,
 )
 from streams.detection import BIN_MS, Bin, Kind, State, Transition
+from streams.health import Progress
 from streams.partitions import PartitionLoops, StoreRequest
 from streams.record_batches import App, Fetched, RecordBatchSchema
 
@@ -168,6 +168,7 @@ class Parts:
     explainer: Explainer
     rules: RuleFile
     executor: Executor
+    progress: Progress
     retry_wait_seconds_max: float
     on_stored: Callable[[], None]
 
@@ -177,6 +178,7 @@ class ShareChanges:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self._caller = Caller(parts.retry_wait_seconds_max, parts.progress)
         self._ledger = Ledger()
         self._collector = BinCollector(parts.dimensions)
         self._watch = RuleWatch()
@@ -444,16 +446,7 @@ class ShareChanges:
                     await self._store_alert(ended)
 
     async def _call(self, function: Callable[..., Result], *arguments: object) -> Result:
-        """Call ClickHouse while the partition is ours, again and again while ClickHouse is away."""
-        wait_seconds = RETRY_WAIT_SECONDS_MIN
-        while True:
-            await self._confirm()
-            try:
-                return await in_thread(self._parts.executor, function, *arguments)
-            except SinkUnavailableError as error:
-                log.warning("sink.failed", error=str(error), retry_seconds=wait_seconds)
-                await asyncio.sleep(wait_seconds * random.uniform(0.75, 1.25))
-                wait_seconds = min(wait_seconds * 2, self._parts.retry_wait_seconds_max)
+        return await self._caller.call(self._parts.executor, self._confirm, function, *arguments)
 
 
 async def _sure() -> None:

@@ -9,39 +9,33 @@ A worker owns some partitions of the panes topic, hence some dimensions, each of
 is in memory only.
 """
 
-import asyncio
-import random
-import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Executor
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
-import numpy as np
 import orjson
 import pyarrow as pa
 import structlog
 from prometheus_client import Counter, Gauge
 
-from agents.store_usage import RETRY_WAIT_SECONDS_MIN, Result, in_thread
-from schemas.errors import RecordError, SinkUnavailableError
-from schemas.panes import PANE_MS, RangeOfPanes, decode
+from agents.calling import Caller, Result, in_thread
+from agents.rebuild_windows import Rebuilding
+from agents.window_parts import Parts
+from schemas.errors import RecordError
+from schemas.panes import RangeOfPanes, decode
 from schemas.topics import PANES_TOPIC
-from streams.health import Progress
 from streams.pane_topic import dimensions_of
+from streams.panes import by_dimension
 from streams.partitions import Confirm, PartitionLoops, StoreRequest
-from streams.publishing import Publisher
 from streams.record_batches import App, Fetched, RecordBatchSchema
 from streams.share_window import as_record, key
 from streams.stages import stage
 from streams.watermarks import Watermarks
-from streams.windows import HOUR_MS, PANE_LENGTHS, SIZES, Size, Window, Windows, kept_ms, source_of
+from streams.windows import SIZES, Size, Window, Windows
 
 log = structlog.get_logger()
 
 APPLIED = Counter("tokentide_pane_ranges", "Ranges counted in rolling windows.")
 REPEATED = Counter("tokentide_pane_ranges_repeated", "Ranges told again, and passed over.")
-REBUILDS = Counter("tokentide_window_rebuilds", "Times that windows were rebuilt from ClickHouse.")
 REFUSED = Counter("tokentide_pane_records_refused", "Records of the panes topic that are no panes.")
 GIVEN = Counter("tokentide_windows_given", "Windows given out.", ["window"])
 REVISED = Counter("tokentide_windows_revised", "Windows given out again.", ["window"])
@@ -50,133 +44,9 @@ WATERMARK = Gauge(
 )
 
 FETCHES_WAITING_MAX = 8
-CATCH_UP_MS = 86_400_000
-"""Windows that ended longer ago are not given out any more."""
-MISSED_MS = 3_600_000
-"""Windows that were missed for longer are asked of ClickHouse piece by piece, to bound memory."""
-END_OF_TIME_MS = 4_000_000_000_000
-"""Later than any event: the broker's clock has bounded the event times of what is stored."""
 ASKED_SPAN_MS = 2 * 3_600_000
 """Longest time of which panes are asked of ClickHouse at once, beside that of one window."""
 WRITTEN_TOGETHER_MAX = 500
-
-
-class Panes(Protocol):
-    """Panes made of what is stored."""
-
-    def read(
-        self,
-        dimensions: Sequence[str],
-        length_ms: int,
-        from_ms: int,
-        to_ms: int,
-        *,
-        above: Mapping[int, int] | None = None,
-        below: Mapping[int, int] | None = None,
-    ) -> pa.Table:
-        """Return panes in the form of `schemas.panes.PANES`."""
-
-    def late_panes_ms(
-        self, since_ms: int, *, above: Mapping[int, int], below: Mapping[int, int]
-    ) -> list[int]:
-        """Return the starts of panes that have rows at offsets between these."""
-
-
-class StoredHours(Protocol):
-    """Hours that were stored; see `sinks.share_panes.StoredHours`."""
-
-    @property
-    def panes(self) -> pa.Table: ...
-    @property
-    def positions(self) -> Mapping[tuple[str, int], int]: ...
-
-
-class Hours(Protocol):
-    """Where hours are kept, so that a new owner need not count a week again."""
-
-    def write(
-        self, hours: Sequence[tuple[str, int]], panes: pa.Table, position: int, now_ms: int
-    ) -> None: ...
-
-    def read(self, dimensions: Sequence[str], from_ms: int, to_ms: int) -> StoredHours: ...
-
-
-class GivenWindow(Protocol):
-    """A window that was given out."""
-
-    @property
-    def dimension(self) -> str: ...
-    @property
-    def window_seconds(self) -> int: ...
-    @property
-    def window_end_ms(self) -> int: ...
-    @property
-    def revision(self) -> int: ...
-    @property
-    def shares(self) -> Mapping[str, tuple[int, int, int]]: ...
-
-
-class Sink(Protocol):
-    """Where windows are kept."""
-
-    def write(self, windows: Sequence[Mapping[str, Any]]) -> None: ...
-
-    def write_progress(
-        self, panes_partition: int, offsets: Mapping[int, int], now_ms: int
-    ) -> None: ...
-
-    def progress(self, panes_partition: int) -> dict[int, int] | None: ...
-
-    def last_ends_ms(self, dimensions: Sequence[str]) -> dict[tuple[str, int], int]: ...
-
-    def given(
-        self, dimensions: Sequence[str], since_ms: Mapping[int, int], *, revised_since_ms: int
-    ) -> Sequence[GivenWindow]: ...
-
-
-@dataclass(frozen=True)
-class Rules:
-    """When windows are given out.
-
-    Attributes:
-        top: Values with a row of their own.
-        lateness_ms: See `Watermarks`.
-        stalled_seconds: See `Watermarks`.
-        revision_wait_seconds: Between two rounds of revisions.
-        grace_ms: Later events revise nothing.
-    """
-
-    top: int
-    lateness_ms: int
-    stalled_seconds: float
-    revision_wait_seconds: float
-    grace_ms: int
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What all partitions of the panes topic share.
-
-    Attributes:
-        settled: Returns the committed offset of each partition of the usage topic, its first offset
-            if nothing is committed: everything below has landed.
-        executor: Threads for counting and for calls to ClickHouse.
-        now_ms: Wall-clock time, epoch milliseconds. It may be wrong and step: it stamps what is given
-            out, and says how far back a new owner looks.
-        clock: Seconds that never step.
-    """
-
-    panes: Panes
-    hours: Hours
-    sink: Sink
-    publisher: Publisher
-    settled: Callable[[], Awaitable[Mapping[int, int]]]
-    executor: Executor
-    progress: Progress
-    rules: Rules
-    retry_wait_seconds_max: float
-    now_ms: Callable[[], int] = field(default=lambda: time.time_ns() // 1_000_000)
-    clock: Callable[[], float] = field(default=time.monotonic)
 
 
 Told = tuple[pa.Table, RangeOfPanes]
@@ -188,6 +58,7 @@ class WindowRoller:
     def __init__(self, partition: int, parts: Parts) -> None:
         self._partition = partition
         self._parts = parts
+        self._caller = Caller(parts.retry_wait_seconds_max, parts.progress)
         self._dimensions = dimensions_of(partition)
         self._windows: dict[str, Windows] = {}
         self._counted: dict[int, int] = {}
@@ -242,9 +113,28 @@ class WindowRoller:
 
     def _add(self, panes: Sequence[pa.Table]) -> None:
         with stage("windows"):
-            for dimension, mine in _by_dimension(pa.concat_tables(panes)).items():
+            for dimension, mine in by_dimension(pa.concat_tables(panes)).items():
                 if dimension in self._windows:
                     self._windows[dimension].add(mine)
+
+    async def _rebuild(
+        self, confirm: Confirm, counted: Mapping[int, int], append_time_ms: int
+    ) -> None:
+        """Make the state anew; ``counted``: offsets below which all has landed, as was just told."""
+        self._waiting.clear()  # What is counted is read again.
+        settled = await self._parts.settled()
+        for partition in settled:
+            self._watermarks.expect(partition, self._parts.clock())
+        known = (settled, self._counted, counted)
+        partitions = {partition for offsets in known for partition in offsets}
+        below = {p: max(offsets.get(p, 0) for offsets in known) for p in partitions}
+        rebuilding = Rebuilding(
+            self._partition, self._dimensions, self._parts, partial(self._call, confirm), below
+        )
+        rebuilt = await rebuilding.run(append_time_ms)
+        self._windows, self._counted = rebuilt.windows, below
+        if not rebuilt.is_noted:
+            await self._note_progress(confirm)
 
     async def _give_out(self, confirm: Confirm) -> None:
         now_seconds = self._parts.clock()
@@ -325,7 +215,7 @@ class WindowRoller:
                 await self._send(confirm, answered, watermark_ms)
 
     def _answered(self, size: Size, ends_ms: Sequence[int], panes: pa.Table) -> list[Window]:
-        parts = _by_dimension(panes)
+        parts = by_dimension(panes)
         with stage("windows"):
             return [
                 window
@@ -355,201 +245,10 @@ class WindowRoller:
                 counter = REVISED if window.revision else GIVEN
                 counter.labels(window.size.length_ms // 1000).inc()
 
-    async def _rebuild(
-        self, confirm: Confirm, counted: Mapping[int, int], append_time_ms: int
-    ) -> None:
-        """Make the state anew out of what is stored.
-
-        Args:
-            confirm: Asks whether the partition is ours.
-            counted: Offsets below which everything has landed, as has been told just now.
-            append_time_ms: The broker's time of the record that is being counted.
-        """
-        REBUILDS.inc()
-        self._waiting.clear()  # What is counted is read again.
-        parts, now_ms = self._parts, self._parts.now_ms()
-        settled = await parts.settled()
-        below = {**settled, **self._counted, **counted}
-        for partition in settled:
-            self._watermarks.expect(partition, parts.clock())
-            known = (settled.get(partition, 0), self._counted.get(partition, 0))
-            below[partition] = max(*known, counted.get(partition, 0))
-        told = await self._call(confirm, parts.sink.progress, self._partition)
-        self._windows = await self._given_windows(confirm, now_ms, append_time_ms)
-        for length_ms in PANE_LENGTHS:
-            if length_ms < HOUR_MS:
-                is_shortest = length_ms == PANE_MS
-                from_ms, to_ms = self._kept(length_ms)
-                if is_shortest:
-                    to_ms = END_OF_TIME_MS
-                panes = await self._call(
-                    confirm,
-                    parts.panes.read,
-                    self._dimensions,
-                    length_ms,
-                    from_ms,
-                    to_ms,
-                    below=below,
-                )
-                await in_thread(parts.executor, self._load, length_ms, panes, from_ms)
-        await self._load_hours(confirm, told or {}, below)
-        self._counted = below
-        if told is None:
-            await self._note_progress(confirm)
-        else:
-            await self._find_owed(confirm, told, now_ms)
-        log.info(
-            "windows.rebuilt",
-            dimensions=self._dimensions,
-            seconds=round((parts.now_ms() - now_ms) / 1000, 3),
-        )
-
-    def _kept(self, length_ms: int) -> tuple[int, int]:
-        """Return from when panes of a length are needed, and where the closed ones end."""
-
-        def ends(length_ms: int) -> list[int]:
-            size = SIZES[PANE_LENGTHS.index(length_ms)]
-            return [windows.given_ms[size] for windows in self._windows.values()]
-
-        # Longer ones that are merged from them may have closed less far.
-        made = [each for each in PANE_LENGTHS if source_of(each) == length_ms]
-        first_ms = min(end_ms for each in (length_ms, *made) for end_ms in ends(each))
-        from_ms = (first_ms - kept_ms(length_ms)) // length_ms * length_ms
-        return from_ms, max(ends(length_ms))
-
-    async def _load_hours(
-        self, confirm: Confirm, told: Mapping[int, int], below: Mapping[int, int]
-    ) -> None:
-        """Load hours as they were stored, and count those rows that came since.
-
-        Args:
-            confirm: Asks whether the partition is ours.
-            told: Offsets below which everything is in the stored hours.
-            below: Offsets below which rows are counted now.
-        """
-        parts = self._parts
-        from_ms, to_ms = self._kept(PANE_LENGTHS[-1])[0], self._kept(HOUR_MS)[1]
-        stored = await self._call(confirm, parts.hours.read, self._dimensions, from_ms, to_ms)
-        newest = sum(told.values())
-        # An hour that was written after the progress was noted may hold some rows and not others.
-        again = [
-            start_ms
-            for start_ms in range(from_ms, to_ms, HOUR_MS)
-            if any(
-                stored.positions.get((dimension, start_ms), newest + 1) > newest
-                for dimension in self._dimensions
-            )
-        ]
-        found = [_without(stored.panes, again)]
-        changed = set(again)
-        if told:
-            since = await self._call(
-                confirm,
-                parts.panes.read,
-                self._dimensions,
-                HOUR_MS,
-                from_ms,
-                to_ms,
-                above=told,
-                below=below,
-            )
-            found.append(_without(since, again))
-            changed.update(since["pane_ms"].to_pylist())
-        for first_ms, last_ms in _runs(again, HOUR_MS):
-            read = parts.panes.read
-            span = first_ms, last_ms + HOUR_MS
-            found.append(
-                await self._call(confirm, read, self._dimensions, HOUR_MS, *span, below=below)
-            )
-        await in_thread(parts.executor, self._load, HOUR_MS, pa.concat_tables(found), from_ms)
-        for windows in self._windows.values():
-            windows.merge_closed(PANE_LENGTHS[-1], from_ms)
-            windows.changed_hours.update(changed)
-
-    def _load(self, length_ms: int, panes: pa.Table, from_ms: int) -> None:
-        mine = _by_dimension(panes)
-        for dimension, windows in self._windows.items():
-            windows.load(length_ms, mine.get(dimension, panes.slice(0, 0)), from_ms)
-
-    async def _given_windows(
-        self, confirm: Confirm, now_ms: int, append_time_ms: int
-    ) -> dict[str, Windows]:
-        """Return windows without panes, that go on behind those that were given out."""
-        parts = self._parts
-        # Where none was given out yet they begin with the panes, whatever the worker's clock says.
-        first_ms = min(now_ms, append_time_ms)
-        last_ms = await self._call(confirm, parts.sink.last_ends_ms, self._dimensions)
-        given_ms = {
-            dimension: {
-                size: _aligned(
-                    max(
-                        last_ms.get((dimension, size.length_ms // 1000), first_ms),
-                        now_ms - CATCH_UP_MS,
-                    ),
-                    size,
-                )
-                for size in SIZES
-            }
-            for dimension in self._dimensions
-        }
-        since_ms = {
-            size.length_ms // 1000: min(each[size] for each in given_ms.values()) - size.length_ms
-            for size in SIZES
-        }
-        given = await self._call(
-            confirm,
-            lambda: parts.sink.given(
-                self._dimensions, since_ms, revised_since_ms=now_ms - parts.rules.grace_ms
-            ),
-        )
-        of = {dimension: [g for g in given if g.dimension == dimension] for dimension in given_ms}
-        windows = {
-            dimension: Windows(
-                dimension,
-                top=parts.rules.top,
-                given_ms=given_ms[dimension],
-                revisions={_place(g): g.revision for g in of[dimension] if g.revision},
-                history={_place(g): g.shares for g in of[dimension]},
-            )
-            for dimension in self._dimensions
-        }
-        for size in SIZES:
-            if size.slide_ms < HOUR_MS:
-                for each in windows.values():
-                    each.skip_to(size, _aligned(now_ms - MISSED_MS, size))
-        return windows
-
-    async def _find_owed(self, confirm: Confirm, told: Mapping[int, int], now_ms: int) -> None:
-        """Make those windows due that an earlier owner had given out and not yet revised."""
-        late = await self._call(
-            confirm,
-            self._parts.panes.late_panes_ms,
-            now_ms - self._parts.rules.grace_ms,
-            above=told,
-            below=self._counted,
-        )
-        for windows in self._windows.values():
-            windows.note_late(late)
-
     async def _call(
         self, confirm: Confirm, function: Callable[..., Result], *arguments: object, **named: object
     ) -> Result:
-        """Call ClickHouse while the partition is ours, again and again while ClickHouse is away."""
-        wait_seconds = RETRY_WAIT_SECONDS_MIN
-        while True:
-            await confirm()
-            try:
-                result = await in_thread(
-                    self._parts.executor, lambda: function(*arguments, **named)
-                )
-            except SinkUnavailableError as error:
-                self._parts.progress.sink_error = str(error)
-                log.warning("sink.failed", error=str(error), retry_seconds=wait_seconds)
-                await asyncio.sleep(wait_seconds * random.uniform(0.75, 1.25))
-                wait_seconds = min(wait_seconds * 2, self._parts.retry_wait_seconds_max)
-            else:
-                self._parts.progress.sink_error = ""
-                return result
+        return await self._caller.call(self._parts.executor, confirm, function, *arguments, **named)
 
 
 def _decoded(value: bytes | None) -> Told | None:
@@ -560,43 +259,6 @@ def _decoded(value: bytes | None) -> Told | None:
         REFUSED.inc()
         log.error("panes.refused", reason=error.reason.value, field=error.field)
         return None
-
-
-def _by_dimension(panes: pa.Table) -> dict[str, pa.Table]:
-    names = panes["dimension"].unify_dictionaries().combine_chunks()
-    if not len(names):
-        return {}
-    codes = names.indices.to_numpy()
-    return {
-        name: panes.filter(pa.array(codes == code))
-        for code, name in enumerate(names.dictionary.to_pylist())
-    }
-
-
-def _aligned(time_ms: int, size: Size) -> int:
-    return time_ms // size.slide_ms * size.slide_ms
-
-
-def _without(panes: pa.Table, starts_ms: Sequence[int]) -> pa.Table:
-    return panes.filter(pa.array(~np.isin(panes["pane_ms"].to_numpy(), starts_ms)))
-
-
-def _runs(starts_ms: Sequence[int], length_ms: int) -> Iterable[tuple[int, int]]:
-    """Yield the first and the last start of panes that touch each other."""
-    run: list[int] = []
-    for start_ms in starts_ms:
-        if run and start_ms != run[-1] + length_ms:
-            yield run[0], run[-1]
-            run = []
-        run.append(start_ms)
-    if run:
-        yield run[0], run[-1]
-
-
-def _place(given: GivenWindow) -> tuple[Size, int]:
-    seconds = given.window_seconds
-    size = next(size for size in SIZES if size.length_ms == seconds * 1000)
-    return size, given.window_end_ms
 
 
 def _chunks(ends_ms: Sequence[int], size: Size) -> Iterable[Sequence[int]]:

@@ -7,13 +7,11 @@ ClickHouse drops those it has. What has landed is read back for it, so that a mo
 between can't tell the rollups something else than the table.
 """
 
-import asyncio
-import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -21,9 +19,10 @@ import structlog
 from faust.types import TP
 from prometheus_client import Counter, Gauge, Histogram
 
+from agents.calling import Caller, Result, in_thread
 from agents.landing import Offsets, Piece, Refused, land
 from schemas.catalogue import Catalogue
-from schemas.errors import Reason, SinkUnavailableError
+from schemas.errors import Reason
 from schemas.topics import USAGE_TOPIC
 from streams import delivery
 from streams.bad_records import BadRecords
@@ -56,11 +55,9 @@ LATENCY = Histogram(
     "From the broker's append time of a range's first record to its insert.",
     buckets=(0.1, 0.25, 0.5, 1, 1.5, 2, 3, 5, 10, 30, 60, 300, 3600),
 )
-RETRIES = Counter("tokentide_sink_retries", "Calls repeated because ClickHouse was away.")
 
 FETCHES_WAITING_MAX = 8
 """Fetches queued between the transport and the agent; each loop bounds the rest by rows."""
-RETRY_WAIT_SECONDS_MIN = 0.25
 INSERTS_SINCE_MAX = 5_000
 """Tokens are remembered for 10,000 inserts; half of it leaves room for those not counted."""
 DUPLICATE_COLUMNS = (
@@ -229,21 +226,12 @@ def refused_records(batch: Batch, refused: Sequence[Refused]) -> list[Rejected]:
     return found
 
 
-Result = TypeVar("Result")
-
-
-async def in_thread(
-    executor: Executor, function: Callable[..., Result], *arguments: object
-) -> Result:
-    """Return what a function returns, called in a thread."""
-    return await asyncio.get_running_loop().run_in_executor(executor, function, *arguments)
-
-
 class UsageStore:
     """Stores the ranges of one partition, one at a time, from its assignment to its end."""
 
     def __init__(self, partition: int, parts: Parts) -> None:
         self._parts = parts
+        self._caller = Caller(parts.retry_wait_seconds_max, parts.progress)
         self._seen = SeenIds(
             partition,
             parts.stored,
@@ -387,22 +375,7 @@ class UsageStore:
         function: Callable[..., Result],
         *arguments: object,
     ) -> Result:
-        """Call ClickHouse while the partition is ours, again and again while ClickHouse is away."""
-        progress = self._parts.progress
-        wait_seconds = RETRY_WAIT_SECONDS_MIN
-        while True:
-            await request.confirm()
-            try:
-                result = await in_thread(executor, function, *arguments)
-            except SinkUnavailableError as error:
-                progress.sink_error = str(error)
-                RETRIES.inc()
-                log.warning("sink.failed", error=str(error), retry_seconds=wait_seconds)
-                await asyncio.sleep(wait_seconds * random.uniform(0.75, 1.25))
-                wait_seconds = min(wait_seconds * 2, self._parts.retry_wait_seconds_max)
-            else:
-                progress.sink_error = ""
-                return result
+        return await self._caller.call(executor, request.confirm, function, *arguments)
 
     def _write(self, rows: pa.Table, token: str) -> None:
         with stage("insert"):

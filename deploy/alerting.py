@@ -80,7 +80,7 @@ def add_alerting(
         max_age_seconds=settings.alerts_max_age_seconds,
         resend_seconds=settings.alerts_resend_seconds,
     )
-    parts = _parts(settings, client, rules, vendor_of, delivery.wake)
+    parts = _parts(settings, client, rules, vendor_of, progress, delivery.wake)
     limits = Limits(WINDOW_RECORDS_MAX, settings.batch_bytes_max, WINDOW_WAIT_MS)
 
     owned: list[detect_share_changes.ShareChanges] = []
@@ -141,6 +141,7 @@ def _parts(
     client: HttpClient,
     rules: RuleFile,
     vendor_of: VendorOf,
+    progress: Progress,
     on_stored: Callable[[], None],
 ) -> detect_share_changes.Parts:
     parameters = read_parameters(settings.alert_parameters_file)
@@ -160,6 +161,7 @@ def _parts(
         explainer=Explainer(client, database),
         rules=rules,
         executor=ThreadPoolExecutor(THREADS, "alerts"),
+        progress=progress,
         retry_wait_seconds_max=settings.retry_wait_seconds_max,
         on_stored=on_stored,
     )

@@ -15,7 +15,7 @@ from clickhouse_connect.driver.httpclient import HttpClient
 from faust.types import TP
 from faust.worker import Worker
 
-from agents import roll_windows, store_usage
+from agents import roll_windows, store_usage, window_parts
 from agents.follow_catalogue import CatalogueFollower
 from agents.reconcile import BackgroundReconciler
 from deploy.addresses import writer_address
@@ -240,7 +240,7 @@ def _add_windows(
         return await asyncio.to_thread(settled)
 
     database = settings.clickhouse_database
-    parts = roll_windows.Parts(
+    parts = window_parts.Parts(
         panes=PaneCounts(client, database, settings.tokens_cap),
         hours=SharePanes(client, database),
         sink=ShareWindows(client, database),
@@ -248,7 +248,7 @@ def _add_windows(
         settled=settled_in_thread,
         executor=ThreadPoolExecutor(WINDOW_THREADS, "windows"),
         progress=progress,
-        rules=roll_windows.Rules(
+        rules=window_parts.Rules(
             top=settings.windows_top,
             lateness_ms=int(settings.allowed_lateness_seconds * 1000),
             stalled_seconds=settings.stalled_partition_seconds,

@@ -58,6 +58,18 @@ def count_panes(
     return tables
 
 
+def by_dimension(panes: pa.Table) -> dict[str, pa.Table]:
+    """Return the panes of each dimension, of a table in the form of `PANES`."""
+    names = panes["dimension"].unify_dictionaries().combine_chunks()
+    if not len(names):
+        return {}
+    codes = names.indices.to_numpy()
+    return {
+        name: panes.filter(pa.array(codes == code))
+        for code, name in enumerate(names.dictionary.to_pylist())
+    }
+
+
 def _panes_of(occurred_at_ms: Int64s) -> tuple[Int64s, Int64s]:
     """Return the starts of panes, and for each row which of them it is in."""
     panes = occurred_at_ms // PANE_MS

@@ -371,10 +371,10 @@ def break_on_purpose(name: str) -> None:
 
 def _break_panes_again() -> None:
     def wrap(original: Any) -> Any:
-        async def wrapped(self: Any, confirm: Any, panes: Any, told: Any) -> Any:
+        async def wrapped(self: Any, confirm: Any, panes: Any, told: Any, *rest: Any) -> Any:
             if told.next_offset <= self._counted.get(told.partition, 0):
                 self._add([panes])
-            return await original(self, confirm, panes, told)
+            return await original(self, confirm, panes, told, *rest)
 
         return wrapped
 

@@ -25,6 +25,7 @@ from sinks.share_windows import ShareWindows
 from sinks.usage_events import UsageEventWriter
 from streams.batches import Batch
 from streams.detection import BIN_MS, MarketDetector, Parameters, Transition
+from streams.health import SHARES_LAG, Progress
 from streams.partitions import StoreRequest
 from tests.conftest import ClickHouseAddress as Server
 from tests.integration.sinks_database import migrated
@@ -132,6 +133,7 @@ def market(clickhouse: Server, fresh_database: str, tmp_path: Path) -> Iterator[
             explainer=Explainer(client, fresh_database),
             rules=rule_file,
             executor=ThreadPoolExecutor(1),
+            progress=Progress(30, lag=SHARES_LAG),
             retry_wait_seconds_max=1.0,
             on_stored=lambda: None,
         )

@@ -22,7 +22,7 @@ import pytest
 from aiokafka.errors import ProducerFenced
 from faust.types import TP
 
-from agents import store_usage
+from agents import calling
 from agents.store_usage import Parts, UsageStore
 from schemas.catalogue import Catalogue, Model
 from schemas.errors import RejectedBatchError, SinkUnavailableError
@@ -532,6 +532,6 @@ def in_memory() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dead_letters, "AIOKafkaProducer", Producer)
         patch.setattr(dead_letters, "AIOKafkaConsumer", Consumer)
-        patch.setattr(store_usage, "RETRY_WAIT_SECONDS_MIN", 0.0)
+        patch.setattr(calling, "RETRY_WAIT_SECONDS_MIN", 0.0)
         patch.setattr(partitions, "CONFIRM_SECONDS", 3600.0)
         yield

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from faust.types import TP
 
-from agents import detect_share_changes
+from agents import calling, detect_share_changes
 from agents.detect_share_changes import SILENCE_MS, Parts, ShareChanges
 from agents.rule_file import RuleFile
 from schemas.errors import FatalError, SinkUnavailableError
@@ -29,6 +29,7 @@ from streams.detection import (
     State,
     Transition,
 )
+from streams.health import SHARES_LAG, Progress
 from streams.partitions import StoreRequest
 from tests.alert_examples import EXPLANATION
 from tests.made_market import DIMENSIONS, SHARES, make_requests, windows
@@ -201,6 +202,7 @@ class Process:
                 explainer=self.world,
                 rules=rules,
                 executor=ThreadPoolExecutor(1),
+                progress=Progress(30, lag=SHARES_LAG),
                 retry_wait_seconds_max=0.01,
                 on_stored=on_stored,
             )
@@ -224,7 +226,7 @@ class Process:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(detect_share_changes, "RETRY_WAIT_SECONDS_MIN", 0.001)
+    monkeypatch.setattr(calling, "RETRY_WAIT_SECONDS_MIN", 0.001)
 
 
 RNG = np.random.default_rng(3)

@@ -12,8 +12,9 @@ import pyarrow.compute
 import pytest
 from faust.types import TP
 
-from agents import roll_windows
-from agents.roll_windows import Parts, Rules, WindowRoller
+from agents import calling
+from agents.roll_windows import WindowRoller
+from agents.window_parts import Parts, Rules
 from schemas.errors import SinkUnavailableError
 from schemas.panes import PANE_MS, PANES, RangeOfPanes, encode
 from sinks.share_panes import StoredHours
@@ -270,7 +271,7 @@ class FakePublisher:
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(roll_windows, "RETRY_WAIT_SECONDS_MIN", 0.001)
+    monkeypatch.setattr(calling, "RETRY_WAIT_SECONDS_MIN", 0.001)
 
 
 async def test_a_range_is_counted_once_however_often_it_is_told() -> None:

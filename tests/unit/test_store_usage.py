@@ -11,7 +11,7 @@ import pytest
 from faust.types import TP
 from prometheus_client import REGISTRY
 
-from agents import store_usage
+from agents import calling
 from agents.store_usage import DUPLICATE_COLUMNS, INSERTS_SINCE_MAX, Parts, UsageStore
 from schemas.catalogue import Catalogue, Model
 from schemas.errors import FatalError, Reason, RejectedBatchError, SinkUnavailableError
@@ -189,7 +189,7 @@ async def store(
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_usage, "RETRY_WAIT_SECONDS_MIN", 0.001)
+    monkeypatch.setattr(calling, "RETRY_WAIT_SECONDS_MIN", 0.001)
 
 
 async def test_a_range_becomes_rows_and_dead_letters() -> None:

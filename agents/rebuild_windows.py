@@ -1,0 +1,257 @@
+"""The state of rolling windows, made anew out of what is stored in ClickHouse.
+
+An owner begins with it, and comes back to it when a range does not follow on what was counted. The
+windows go on behind those that were given out; what was missed and what late events have changed is
+made due. Everything below one offset of each partition is counted, and nothing else.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import structlog
+from prometheus_client import Counter
+
+from agents.calling import Call, in_thread
+from agents.window_parts import GivenWindow, Parts
+from schemas.panes import PANE_MS
+from streams.panes import by_dimension
+from streams.windows import HOUR_MS, PANE_LENGTHS, SIZES, Size, Windows, kept_ms, source_of
+
+log = structlog.get_logger()
+
+REBUILDS = Counter("tokentide_window_rebuilds", "Times that windows were rebuilt from ClickHouse.")
+
+CATCH_UP_MS = 86_400_000
+"""Windows that ended longer ago are not given out any more."""
+MISSED_MS = 3_600_000
+"""Windows that were missed for longer are asked of ClickHouse piece by piece, to bound memory."""
+END_OF_TIME_MS = 4_000_000_000_000
+"""Later than any event: the broker's clock has bounded the event times of what is stored."""
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """State made anew.
+
+    Attributes:
+        windows: By dimension.
+        is_noted: Whether it is noted in ClickHouse up to where windows hold what has landed.
+    """
+
+    windows: dict[str, Windows]
+    is_noted: bool
+
+
+class Rebuilding:
+    """One rebuild of the dimensions of a partition of the panes topic; use `run` once.
+
+    Args:
+        partition: Of the panes topic.
+        dimensions: It has these.
+        parts: Where panes and windows are stored.
+        call: Calls ClickHouse.
+        below: Offsets of the usage partitions: what is below them is counted.
+    """
+
+    def __init__(
+        self,
+        partition: int,
+        dimensions: Sequence[str],
+        parts: Parts,
+        call: Call,
+        below: Mapping[int, int],
+    ) -> None:
+        self._partition = partition
+        self._dimensions = dimensions
+        self._parts = parts
+        self._call = call
+        self._below = below
+        self._now_ms = parts.now_ms()
+        self._windows: dict[str, Windows] = {}
+
+    async def run(self, append_time_ms: int) -> Rebuilt:
+        """Return the state.
+
+        Args:
+            append_time_ms: The broker's time of the record that is being counted.
+
+        Raises:
+            PartitionLostError: Another worker owns the partition.
+            FatalError: A person is needed.
+        """
+        REBUILDS.inc()
+        parts, started = self._parts, self._parts.clock()
+        told = await self._call(parts.sink.progress, self._partition)
+        self._windows = await self._given_windows(append_time_ms)
+        for length_ms in PANE_LENGTHS:
+            if length_ms < HOUR_MS:
+                await self._load_panes(length_ms)
+        await self._load_hours(told or {})
+        if told is not None:
+            await self._find_owed(told)
+        log.info(
+            "windows.rebuilt",
+            dimensions=self._dimensions,
+            duration_seconds=round(parts.clock() - started, 3),
+        )
+        return Rebuilt(self._windows, told is not None)
+
+    async def _load_panes(self, length_ms: int) -> None:
+        from_ms, to_ms = self._kept(length_ms)
+        if length_ms == PANE_MS:
+            to_ms = END_OF_TIME_MS
+        panes = await self._call(
+            self._parts.panes.read,
+            self._dimensions,
+            length_ms,
+            from_ms,
+            to_ms,
+            below=self._below,
+        )
+        await in_thread(self._parts.executor, self._load, length_ms, panes, from_ms)
+
+    def _kept(self, length_ms: int) -> tuple[int, int]:
+        """Return from when panes of a length are needed, and where the closed ones end."""
+
+        def ends(length_ms: int) -> list[int]:
+            size = SIZES[PANE_LENGTHS.index(length_ms)]
+            return [windows.given_ms[size] for windows in self._windows.values()]
+
+        # Longer ones that are merged from them may have closed less far.
+        made = [each for each in PANE_LENGTHS if source_of(each) == length_ms]
+        first_ms = min(end_ms for each in (length_ms, *made) for end_ms in ends(each))
+        from_ms = (first_ms - kept_ms(length_ms)) // length_ms * length_ms
+        return from_ms, max(ends(length_ms))
+
+    async def _load_hours(self, told: Mapping[int, int]) -> None:
+        """Load hours as they were stored, and count those rows that came since.
+
+        Args:
+            told: Offsets below which everything is in the stored hours.
+        """
+        parts = self._parts
+        from_ms, to_ms = self._kept(PANE_LENGTHS[-1])[0], self._kept(HOUR_MS)[1]
+        stored = await self._call(parts.hours.read, self._dimensions, from_ms, to_ms)
+        newest = sum(told.values())
+        # An hour that was written after the progress was noted may hold some rows and not others.
+        again = [
+            start_ms
+            for start_ms in range(from_ms, to_ms, HOUR_MS)
+            if any(
+                stored.positions.get((dimension, start_ms), newest + 1) > newest
+                for dimension in self._dimensions
+            )
+        ]
+        found = [_without(stored.panes, again)]
+        changed = set(again)
+        if told:
+            since = await self._call(
+                parts.panes.read,
+                self._dimensions,
+                HOUR_MS,
+                from_ms,
+                to_ms,
+                above=told,
+                below=self._below,
+            )
+            found.append(_without(since, again))
+            changed.update(since["pane_ms"].to_pylist())
+        for first_ms, last_ms in _runs(again, HOUR_MS):
+            read = parts.panes.read
+            span = first_ms, last_ms + HOUR_MS
+            found.append(
+                await self._call(read, self._dimensions, HOUR_MS, *span, below=self._below)
+            )
+        await in_thread(parts.executor, self._load, HOUR_MS, pa.concat_tables(found), from_ms)
+        for windows in self._windows.values():
+            windows.merge_closed(PANE_LENGTHS[-1], from_ms)
+            windows.changed_hours.update(changed)
+
+    def _load(self, length_ms: int, panes: pa.Table, from_ms: int) -> None:
+        mine = by_dimension(panes)
+        for dimension, windows in self._windows.items():
+            windows.load(length_ms, mine.get(dimension, panes.slice(0, 0)), from_ms)
+
+    async def _given_windows(self, append_time_ms: int) -> dict[str, Windows]:
+        """Return windows without panes, that go on behind those that were given out."""
+        parts, now_ms = self._parts, self._now_ms
+        # Where none was given out yet they begin with the panes, whatever the worker's clock says.
+        first_ms = min(now_ms, append_time_ms)
+        last_ms = await self._call(parts.sink.last_ends_ms, self._dimensions)
+        given_ms = {
+            dimension: {
+                size: _aligned(
+                    max(
+                        last_ms.get((dimension, size.length_ms // 1000), first_ms),
+                        now_ms - CATCH_UP_MS,
+                    ),
+                    size,
+                )
+                for size in SIZES
+            }
+            for dimension in self._dimensions
+        }
+        since_ms = {
+            size.length_ms // 1000: min(each[size] for each in given_ms.values()) - size.length_ms
+            for size in SIZES
+        }
+        given = await self._call(
+            lambda: parts.sink.given(
+                self._dimensions, since_ms, revised_since_ms=now_ms - parts.rules.grace_ms
+            ),
+        )
+        of = {dimension: [g for g in given if g.dimension == dimension] for dimension in given_ms}
+        windows = {
+            dimension: Windows(
+                dimension,
+                top=parts.rules.top,
+                given_ms=given_ms[dimension],
+                revisions={_place(g): g.revision for g in of[dimension] if g.revision},
+                history={_place(g): g.shares for g in of[dimension]},
+            )
+            for dimension in self._dimensions
+        }
+        for size in SIZES:
+            if size.slide_ms < HOUR_MS:
+                for each in windows.values():
+                    each.skip_to(size, _aligned(now_ms - MISSED_MS, size))
+        return windows
+
+    async def _find_owed(self, told: Mapping[int, int]) -> None:
+        """Make those windows due that an earlier owner had given out and not yet revised."""
+        late = await self._call(
+            self._parts.panes.late_panes_ms,
+            self._now_ms - self._parts.rules.grace_ms,
+            above=told,
+            below=self._below,
+        )
+        for windows in self._windows.values():
+            windows.note_late(late)
+
+
+def _aligned(time_ms: int, size: Size) -> int:
+    return time_ms // size.slide_ms * size.slide_ms
+
+
+def _without(panes: pa.Table, starts_ms: Sequence[int]) -> pa.Table:
+    return panes.filter(pa.array(~np.isin(panes["pane_ms"].to_numpy(), starts_ms)))
+
+
+def _runs(starts_ms: Sequence[int], length_ms: int) -> Iterable[tuple[int, int]]:
+    """Yield the first and the last start of panes that touch each other."""
+    run: list[int] = []
+    for start_ms in starts_ms:
+        if run and start_ms != run[-1] + length_ms:
+            yield run[0], run[-1]
+            run = []
+        run.append(start_ms)
+    if run:
+        yield run[0], run[-1]
+
+
+def _place(given: GivenWindow) -> tuple[Size, int]:
+    seconds = given.window_seconds
+    size = next(size for size in SIZES if size.length_ms == seconds * 1000)
+    return size, given.window_end_ms
