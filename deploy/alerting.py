@@ -23,7 +23,7 @@ from sinks.share_alerts import ShareAlerts
 from sinks.share_bins import ShareBins
 from sinks.webhook import Webhook
 from streams.alert_topic import AlertTopic
-from streams.detection import MarketDetector, Parameters, Transition
+from streams.detection import MarketDetector, Parameters, Relations, Transition
 from streams.health import SHARES_LAG, Progress
 from streams.partitions import DERIVED_METER, Limits, PartitionLoop, PartitionLoops
 from streams.record_batches import App
@@ -34,8 +34,6 @@ THREADS = 2
 WINDOW_RECORDS_MAX = 1000
 WINDOW_WAIT_MS = 200
 """Windows of one moment come together: they are judged together after so long."""
-
-VendorOf = Callable[[str], str]
 
 
 @dataclass(frozen=True)
@@ -57,12 +55,12 @@ def add_alerting(
     settings: Settings,
     client: HttpClient,
     crash: Callable[[BaseException], Awaitable[None]],
-    vendor_of: VendorOf,
+    relations: Relations,
 ) -> Alerting:
     """Add the agents that detect share changes and deliver alerts.
 
     Args:
-        vendor_of: Vendor of a model, empty if unknown.
+        relations: What belongs to what, by the catalogue of the moment.
 
     Raises:
         ConfigurationError: A setting or a file of it can't be used.
@@ -80,7 +78,7 @@ def add_alerting(
         max_age_seconds=settings.alerts_max_age_seconds,
         resend_seconds=settings.alerts_resend_seconds,
     )
-    parts = _parts(settings, client, rules, vendor_of, progress, delivery.wake)
+    parts = _parts(settings, client, rules, relations, progress, delivery.wake)
     limits = Limits(WINDOW_RECORDS_MAX, settings.batch_bytes_max, WINDOW_WAIT_MS)
 
     owned: list[detect_share_changes.ShareChanges] = []
@@ -140,7 +138,7 @@ def _parts(
     settings: Settings,
     client: HttpClient,
     rules: RuleFile,
-    vendor_of: VendorOf,
+    relations: Relations,
     progress: Progress,
     on_stored: Callable[[], None],
 ) -> detect_share_changes.Parts:
@@ -148,7 +146,7 @@ def _parts(
     database = settings.clickhouse_database
 
     def new_detector(open_alerts: Iterable[Transition]) -> MarketDetector:
-        return MarketDetector(parameters, vendor_of_model=vendor_of, open_alerts=open_alerts)
+        return MarketDetector(parameters, relations=relations, open_alerts=open_alerts)
 
     return detect_share_changes.Parts(
         new_detector=new_detector,

@@ -14,7 +14,7 @@ from schemas.panes import OTHER, UNKNOWN
 from schemas.share_alert import ShareAlert
 from streams.alerts.building import build
 from streams.alerts.ledger import Ledger
-from streams.detection import BIN_MS, Bin, MarketDetector, Parameters
+from streams.detection import BIN_MS, Bin, MarketDetector, Parameters, Relations
 
 DAY_MS = 86_400_000
 MEASURES = ("requests", "tokens", "tokens_capped", "tokens_capped_squared", "users", "errors")
@@ -157,16 +157,17 @@ def replay(
     settings: Mapping[str, Parameters],
     *,
     from_ms: int,
-    vendor_of: Callable[[str], str] | None = None,
+    relations: Relations | None = None,
 ) -> list[Outcome]:
     """Return what each of some settings says of a history, side by side.
 
     Args:
         history: Bins in order of time; those that end at ``from_ms`` or before are only learnt from.
         settings: Parameters by name.
+        relations: See `MarketDetector`.
     """
     outcomes = [Outcome(name, parameters) for name, parameters in settings.items()]
-    detectors = [MarketDetector(each.parameters, vendor_of_model=vendor_of) for each in outcomes]
+    detectors = [MarketDetector(each.parameters, relations=relations) for each in outcomes]
     ledgers = [Ledger() for _ in outcomes]
     dimensions: set[str] = set()
     for bins in history:

@@ -21,7 +21,7 @@ from agents.reconcile import BackgroundReconciler
 from deploy.addresses import writer_address
 from deploy.alerting import add_alerting
 from deploy.self_check.all_checks import require_safe
-from schemas.catalogue import Catalogue
+from schemas.catalogue import Catalogue, origin
 from schemas.errors import FatalError, RetryableError
 from schemas.topics import PANES_TOPIC, SHARES_TOPIC
 from sinks import clickhouse
@@ -33,6 +33,7 @@ from sinks.usage_events import UsageEventWriter
 from streams import logs
 from streams.app import add_health_pages, create_app
 from streams.dead_letters import DeadLetters
+from streams.detection import Relations
 from streams.health import PANES_LAG, Progress
 from streams.pane_topic import PaneTopic, tell_idle
 from streams.partitions import DERIVED_METER, Limits, PartitionLoop, PartitionLoops
@@ -47,7 +48,7 @@ PREPARING_THREADS = 2
 INSERTING_THREADS = 4
 WINDOW_THREADS = 2
 PANE_RECORDS_MAX = 100
-PANE_WAIT_MS = 300
+PANE_WAIT_MS = 500
 """Panes that arrive within this time are added together."""
 SILENT_SECONDS_MAX = 5.0
 """Without an answer of the broker for so long nobody knows whether a partition is idle."""
@@ -127,10 +128,6 @@ def _add_agents(
         await is_loaded.wait()
         return follower.current
 
-    def vendor_of(model: str) -> str:
-        found = follower.current.models.get(model)
-        return (found.vendor if found else None) or ""
-
     parts = store_usage.Parts(
         catalogue=catalogue,
         writer=UsageEventWriter(client, settings.clickhouse_database),
@@ -158,7 +155,8 @@ def _add_agents(
     loops = PartitionLoops(new_loop, crash, progress)
     store_usage.register(app, loops)
     window_loops, windows_progress, share_publisher = _add_windows(app, settings, client, crash)
-    alerting = add_alerting(app, settings, client, crash, vendor_of)
+    relations = _relations(lambda: follower.current)
+    alerting = add_alerting(app, settings, client, crash, relations)
     all_loops = (loops, window_loops, alerting.loops)
 
     def faults() -> list[str]:
@@ -220,6 +218,17 @@ def _add_agents(
         await alerting.release()
         await pane_publisher.stop()
         await share_publisher.stop()
+
+
+def _relations(current: Callable[[], Catalogue]) -> Relations:
+    def vendor_of_model(model: str) -> str:
+        found = current().models.get(model)
+        return (found.vendor if found else None) or ""
+
+    def origins_of_vendor(vendor: str) -> set[str]:
+        return {origin(model) for model in current().models.values() if model.vendor == vendor}
+
+    return Relations(vendor_of_model, origins_of_vendor)
 
 
 def _add_windows(

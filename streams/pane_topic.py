@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from schemas.panes import DIMENSIONS, PANES, RangeOfPanes, encode
 from schemas.topics import PANES_PARTITIONS
 from streams.batches import Batch
 from streams.health import Progress
-from streams.panes import count_panes, numbers
+from streams.panes import CountedRows, numbers
 from streams.partitions import Confirm
 from streams.publishing import Publisher
 from streams.stages import stage
@@ -79,13 +79,13 @@ class PaneTopic:
     async def publish_idle(self, partition: int, next_offset: int, now_ms: int) -> None:
         """Tell that nothing is unread in a partition: everything below an offset has landed."""
         told = RangeOfPanes(partition, next_offset, next_offset, now_ms, is_idle=True)
-        await self._publisher.publish(_records(told, {}))
+        await self._publisher.publish(_records(told))
 
     def _records(self, landed: Landed) -> list[Record]:
         batch, rows = landed.batch, landed.rows
         partition = batch.tp.partition
         arrived_ms = max((each.append_time_ms for each in batch.record_batches), default=0)
-        tables: dict[str, pa.Table] = {}
+        counted: CountedRows | None = None
         is_idle = True
         if rows is not None and rows.num_rows:
             with stage("panes"):
@@ -95,9 +95,7 @@ class PaneTopic:
                     TOO_LATE.inc(int(np.count_nonzero(~keep)))
                     rows, occurred_at_ms = rows.filter(pa.array(keep)), occurred_at_ms[keep]
                 if rows.num_rows:
-                    tables = count_panes(
-                        rows, dimensions=list(DIMENSIONS), tokens_cap=self._tokens_cap
-                    )
+                    counted = CountedRows(rows, tokens_cap=self._tokens_cap)
                     newest_ms = min(int(occurred_at_ms.max()), arrived_ms)
                     known_ms = self._newest_ms.get(partition, newest_ms)
                     self._newest_ms[partition] = max(known_ms, newest_ms)
@@ -110,23 +108,21 @@ class PaneTopic:
             is_idle=is_idle,
             is_whole=rows is not None,
         )
-        return _records(told, tables)
+        with stage("panes"):
+            return _records(told, counted)
 
 
-def _records(told: RangeOfPanes, tables: dict[str, pa.Table]) -> list[Record]:
+def _records(told: RangeOfPanes, counted: CountedRows | None = None) -> list[Record]:
     """Return a record for each partition of the panes topic, keyed by the usage partition."""
     key = str(told.partition).encode()
     return [
-        (panes_partition, key, encode(_joined(tables, dimensions_of(panes_partition)), told))
+        (panes_partition, key, encode(_panes(counted, dimensions_of(panes_partition)), told))
         for panes_partition in range(PANES_PARTITIONS)
     ]
 
 
-def _joined(tables: dict[str, pa.Table], dimensions: Iterable[str]) -> pa.Table:
-    found = [tables[dimension] for dimension in dimensions if dimension in tables]
-    if not found:
-        return PANES.empty_table()
-    return pa.concat_tables(found).unify_dictionaries().combine_chunks()
+def _panes(counted: CountedRows | None, dimensions: Sequence[str]) -> pa.Table:
+    return PANES.empty_table() if counted is None else counted.panes(dimensions)
 
 
 async def tell_idle(topic: PaneTopic, progress: Progress, is_connected: Callable[[], bool]) -> None:

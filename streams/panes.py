@@ -34,28 +34,90 @@ class Coded:
     values: Sequence[str]
 
 
-def count_panes(
-    rows: pa.Table, *, dimensions: Sequence[str], tokens_cap: int
-) -> dict[str, pa.Table]:
-    """Return the panes of rows by dimension.
+class CountedRows:
+    """Rows of a range, made ready to be counted by one dimension after the other.
 
     Args:
         rows: Rows of usage_events, all of which have landed; at least one.
-        dimensions: Of `DIMENSIONS`.
         tokens_cap: More tokens of one request do not count as ``tokens_capped``.
-
-    Returns:
-        Tables in the form of `PANES`, in the order of pane and value.
     """
-    starts, pane_of = _panes_of(numbers(rows, "occurred_at"))
-    measures = _measures(rows, tokens_cap)
-    entries, has_user = _user_entries(rows)
-    tables = {}
-    for dimension in dimensions:
-        coded = _coded(rows, dimension)
-        group = pane_of * len(coded.values) + coded.codes
-        tables[dimension] = _grouped(dimension, starts, coded, group, measures, entries, has_user)
-    return tables
+
+    def __init__(self, rows: pa.Table, *, tokens_cap: int) -> None:
+        self._rows = rows
+        self._starts, self._pane_of = _panes_of(numbers(rows, "occurred_at"))
+        self._measures = _measures(rows, tokens_cap)
+        self._entries, self._has_user = _user_entries(rows)
+
+    def panes(self, dimensions: Sequence[str]) -> pa.Table:
+        """Return the panes of some dimensions, in the form of `PANES`.
+
+        Args:
+            dimensions: Of `DIMENSIONS`; their panes follow each other, by pane and value.
+        """
+        counts = [self._counts(dimension) for dimension in dimensions]
+        lengths = [len(each.pane_ms) for each in counts]
+        values = [value for each in counts for value in each.values]
+        before = np.cumsum([0, *(len(each.values) for each in counts)])[:-1]
+        codes = np.concatenate([each.code + at for each, at in zip(counts, before, strict=True)])
+        sums = np.concatenate([each.sums for each in counts], axis=1)
+        users = np.cumsum([0, *np.concatenate([each.users for each in counts])])
+        entries = np.concatenate([each.entries for each in counts])
+        columns = {
+            "dimension": pa.DictionaryArray.from_arrays(
+                pa.array(np.repeat(np.arange(len(counts), dtype=np.int32), lengths)),
+                pa.array(dimensions, pa.utf8()),
+            ),
+            "pane_ms": pa.array(np.concatenate([each.pane_ms for each in counts])),
+            "value": pa.DictionaryArray.from_arrays(
+                pa.array(codes.astype(np.int32)), pa.array(values, pa.utf8())
+            ),
+            **{name: pa.array(sums[at]) for at, name in enumerate(MEASURES)},
+            "users": pa.ListArray.from_arrays(
+                pa.array(users.astype(np.int32)), pa.array(entries.astype(np.uint16))
+            ),
+        }
+        return pa.table(columns, schema=PANES)
+
+    def _counts(self, dimension: str) -> "_Counts":
+        coded = _coded(self._rows, dimension)
+        group = self._pane_of * len(coded.values) + coded.codes
+        size = len(self._starts) * len(coded.values)
+        if size > 4 * len(group):
+            groups, group = np.unique(group, return_inverse=True)
+        else:
+            groups = np.arange(size, dtype=np.int64)
+        sums = np.zeros((len(MEASURES), len(groups)), dtype=np.int64)
+        for into, values in zip(sums, self._measures, strict=True):
+            np.add.at(into, group, values)
+        users = highest_ranks(group[self._has_user] << ENTRY_BITS | self._entries)
+        present = np.flatnonzero(sums[0])
+        pane, code = np.divmod(groups[present], len(coded.values))
+        return _Counts(
+            self._starts[pane],
+            code,
+            coded.values,
+            sums[:, present],
+            np.bincount(users >> ENTRY_BITS, minlength=len(groups))[present],
+            users & ((1 << ENTRY_BITS) - 1),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Counts:
+    """The panes of a dimension: arrays with one entry per pane.
+
+    Attributes:
+        code: Number of its value in ``values``.
+        sums: Shape ``(len(MEASURES), panes)``.
+        users: How many of ``entries`` each pane has, one pane after the other.
+    """
+
+    pane_ms: Int64s
+    code: Int64s
+    values: Sequence[str]
+    sums: Int64s
+    users: Int64s
+    entries: Int64s
 
 
 def by_dimension(panes: pa.Table) -> dict[str, pa.Table]:
@@ -171,42 +233,3 @@ def highest_ranks(keys: Int64s) -> Int64s:
     last = np.ones(len(keys), dtype=np.bool_)
     last[:-1] = np.diff(keys >> RANK_BITS) != 0
     return keys[last]
-
-
-def _grouped(
-    dimension: str,
-    starts: Int64s,
-    coded: Coded,
-    group: Int64s,
-    measures: Sequence[Int64s],
-    entries: Int64s,
-    has_user: npt.NDArray[np.bool_],
-) -> pa.Table:
-    """Return the panes of one dimension; ``group`` is pane times values plus value."""
-    size = len(starts) * len(coded.values)
-    if size > 4 * len(group):
-        groups, group = np.unique(group, return_inverse=True)
-    else:
-        groups = np.arange(size, dtype=np.int64)
-    sums = np.zeros((len(MEASURES), len(groups)), dtype=np.int64)
-    for into, values in zip(sums, measures, strict=True):
-        np.add.at(into, group, values)
-    users = highest_ranks(group[has_user] << ENTRY_BITS | entries)
-    present = np.flatnonzero(sums[0])
-    ends = np.searchsorted(users >> ENTRY_BITS, present, side="right")
-    pane, value = np.divmod(groups[present], len(coded.values))
-    columns = {
-        "dimension": pa.DictionaryArray.from_arrays(
-            pa.array(np.zeros(len(present), dtype=np.int32)), pa.array([dimension])
-        ),
-        "pane_ms": pa.array(starts[pane]),
-        "value": pa.DictionaryArray.from_arrays(
-            pa.array(value.astype(np.int32)), pa.array(coded.values, pa.utf8())
-        ),
-        **{name: pa.array(sums[at][present]) for at, name in enumerate(MEASURES)},
-        "users": pa.ListArray.from_arrays(
-            pa.array(np.concatenate([[0], ends]).astype(np.int32)),
-            pa.array((users & ((1 << ENTRY_BITS) - 1)).astype(np.uint16)),
-        ),
-    }
-    return pa.table(columns, schema=PANES)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 import orjson
+from clickhouse_connect.driver.httpclient import HttpClient
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -24,7 +25,7 @@ from schemas.errors import ConfigurationError
 from sinks import clickhouse
 from sinks.landed_bins import LandedBins
 from streams.alerts.sentences import percent, series_name
-from streams.detection import BIN_MS, Bin, Parameters
+from streams.detection import BIN_MS, Bin, Parameters, Relations
 from streams.settings import Settings
 
 BUILT_IN = "built-in"
@@ -95,10 +96,7 @@ def backtest(
             tokens_cap=settings.tokens_cap,
             lateness_ms=None if as_stored else round(settings.allowed_lateness_seconds * 1000),
         )
-        vendors = {
-            row["model"]: row["vendor"]
-            for row in ask(client, "SELECT DISTINCT model, vendor FROM usage_1d WHERE vendor != ''")
-        }
+        relations = _relations(client)
         with _telling(from_ms - days * DAY_MS, to_ms) as reached:
             history = landed_history(
                 landed,
@@ -112,7 +110,7 @@ def backtest(
                 _kept(history, from_ms, shares),
                 named,
                 from_ms=from_ms,
-                vendor_of=lambda model: vendors.get(model, ""),
+                relations=relations,
             )
     if svg is not None:
         svg.write_text(plot(outcomes, shares, to_ms), "utf-8")
@@ -141,6 +139,19 @@ def parameters_by_name(settings: Settings, files: Sequence[Path]) -> dict[str, P
     if len(found) != len(files):
         raise ConfigurationError("--settings names one file twice")
     return found
+
+
+def _relations(client: HttpClient) -> Relations:
+    """Return what belongs to what, as the events of all time say."""
+    sql = "SELECT DISTINCT model, vendor, origin FROM usage_1d WHERE vendor != ''"
+    vendors: dict[str, str] = {}
+    origins: dict[str, set[str]] = {}
+    for row in ask(client, sql):
+        vendors[row["model"]] = row["vendor"]
+        origins.setdefault(row["vendor"], set()).add(row["origin"])
+    return Relations(
+        lambda model: vendors.get(model, ""), lambda vendor: origins.get(vendor, frozenset())
+    )
 
 
 def _kept(

@@ -4,6 +4,7 @@ from streams.detection.bins import OTHER, Bin
 from streams.detection.calibration import calibrate
 from streams.detection.detector import MarketDetector
 from streams.detection.parameters import BIN_MS, Parameters
+from streams.detection.relations import Relations
 from streams.detection.transitions import Kind, State, Transition, alert_id
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Kind",
     "MarketDetector",
     "Parameters",
+    "Relations",
     "State",
     "Transition",
     "alert_id",

@@ -7,7 +7,7 @@ A large change shows in many series. It is told once: jumps of all traffic, outa
 changes of vendors silence what follows from them (``suppressed``).
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +17,7 @@ from streams.detection.bins import Bin
 from streams.detection.new_models import NewModels
 from streams.detection.outages import ErrorOutages
 from streams.detection.parameters import BIN_MS, HOUR_MS, Parameters
+from streams.detection.relations import Relations
 from streams.detection.series import Reading
 from streams.detection.totals import Totals
 from streams.detection.transitions import Kind, State, Transition
@@ -25,7 +26,9 @@ LAG_BINS_MAX = 2
 """More bins than this in a row without complete data are told as ``ingest_lag``."""
 INHIBIT_MS = HOUR_MS // 2
 """What began this long before its cause still follows from it, and for as long after its end."""
-MODEL, VENDOR, VENDOR_REGION = "model", "vendor", "vendor_region"
+ORIGIN_PART_MIN = 0.5
+"""Part of an origin group's change that a vendor's must be to be its cause."""
+MODEL, VENDOR, VENDOR_REGION, ORIGIN = "model", "vendor", "vendor_region", "origin"
 _REGION_SEPARATOR = "|"
 _ON = (State.FIRING, State.SUPPRESSED)
 
@@ -38,7 +41,7 @@ class MarketDetector:
 
     Args:
         parameters: With thresholds from ``calibrate``.
-        vendor_of_model: Vendor of a model, empty if unknown: a vendor's alert silences its models'.
+        relations: What belongs to what.
         open_alerts: Alerts that others were told are on; ``rebuild`` agrees with them.
     """
 
@@ -46,11 +49,11 @@ class MarketDetector:
         self,
         parameters: Parameters,
         *,
-        vendor_of_model: Callable[[str], str] | Mapping[str, str] | None = None,
+        relations: Relations | None = None,
         open_alerts: Iterable[Transition] = (),
     ) -> None:
         self.parameters = parameters
-        self._vendor_of = _callable(vendor_of_model)
+        self._relations = relations or Relations()
         self._told = tuple(open_alerts)
         self._shares: dict[str, ShareAlerts] = {}
         self._totals = Totals()
@@ -217,21 +220,26 @@ class MarketDetector:
             return True
         if cause.kind is Kind.PROVIDER_OUTAGE:
             return alert.dimension != PROVIDER
-        is_parent = cause.kind is Kind.SHARE_CHANGE and cause.dimension == VENDOR
-        if not is_parent or cause.direction != alert.direction:
+        if cause.kind is not Kind.SHARE_CHANGE or cause.dimension != VENDOR:
             return False
+        if cause.direction != alert.direction:
+            return False
+        if alert.dimension == ORIGIN:
+            return self._moves_origin(cause, alert)
         if alert.dimension == MODEL:
-            return cause.value == self._vendor_of(alert.value)
+            return cause.value == self._relations.vendor_of_model(alert.value)
         is_region = alert.dimension == VENDOR_REGION
         return is_region and cause.value == alert.value.partition(_REGION_SEPARATOR)[0]
 
+    def _moves_origin(self, vendor: Transition, origin: Transition) -> bool:
+        """Return whether a vendor's change makes up most of that of an origin group."""
+        is_own = origin.value in self._relations.origins_of_vendor(vendor.value)
+        return is_own and abs(_points(vendor)) >= ORIGIN_PART_MIN * abs(_points(origin))
 
-def _callable(vendor_of: Callable[[str], str] | Mapping[str, str] | None) -> Callable[[str], str]:
-    if vendor_of is None:
-        return lambda _: ""
-    if isinstance(vendor_of, Mapping):
-        return lambda model: vendor_of.get(model, "")
-    return vendor_of
+
+def _points(alert: Transition) -> float:
+    """Return by how much the share has moved, of 1."""
+    return alert.share_after - alert.share_before
 
 
 def _causes_first(dimension: str) -> tuple[int, str]:

@@ -13,6 +13,7 @@ from deploy.alerting import add_alerting
 from sinks import clickhouse
 from streams import logs
 from streams.app import add_health_pages, create_app
+from streams.detection import Relations
 from streams.settings import Settings
 
 
@@ -33,7 +34,7 @@ def main() -> None:
         settings,
         clickhouse.connect(writer_address(settings)),
         crash,
-        lambda model: model.partition("/")[0],
+        Relations(lambda model: model.partition("/")[0]),
     )
     add_health_pages(app, lambda: ["rebalancing"] if app.rebalancing else alerting.faults())
 

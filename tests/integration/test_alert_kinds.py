@@ -24,7 +24,7 @@ from sinks.share_bins import ShareBins
 from sinks.share_windows import ShareWindows
 from sinks.usage_events import UsageEventWriter
 from streams.batches import Batch
-from streams.detection import BIN_MS, MarketDetector, Parameters, Transition
+from streams.detection import BIN_MS, MarketDetector, Parameters, Relations, Transition
 from streams.health import SHARES_LAG, Progress
 from streams.partitions import StoreRequest
 from tests.conftest import ClickHouseAddress as Server
@@ -116,7 +116,7 @@ def market(clickhouse: Server, fresh_database: str, tmp_path: Path) -> Iterator[
         def new_detector(told: Sequence[Transition]) -> MarketDetector:
             return MarketDetector(
                 Parameters(),
-                vendor_of_model=lambda model: model.partition("/")[0],
+                relations=Relations(lambda model: model.partition("/")[0]),
                 open_alerts=told,
             )
 

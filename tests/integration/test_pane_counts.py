@@ -11,7 +11,7 @@ from schemas.panes import DIMENSIONS, PANE_MS, PANES
 from sinks.pane_counts import PaneCounts
 from sinks.share_panes import SharePanes
 from sinks.usage_events import UsageEventWriter
-from streams.panes import count_panes
+from streams.panes import CountedRows
 from tests.conftest import ClickHouseAddress as Server
 from tests.integration.sinks_database import migrated
 from tests.usage_rows import as_table, random_rows
@@ -50,9 +50,9 @@ def test_sql_counts_what_the_worker_counts(client: HttpClient) -> None:
     UsageEventWriter(client, client.database or "").write(table, "one")
     counts = PaneCounts(client, client.database or "", CAP)
     found = counts.read(list(DIMENSIONS), PANE_MS, START_MS, START_MS + SPAN_MS)
-    made = count_panes(table, dimensions=list(DIMENSIONS), tokens_cap=CAP)
+    made = CountedRows(table, tokens_cap=CAP).panes(list(DIMENSIONS))
     assert found.schema.equals(PANES)
-    assert sorted_rows(found) == sorted_rows(pa.concat_tables(made.values()))
+    assert sorted_rows(found) == sorted_rows(made)
 
 
 def test_offsets_and_times_bound_what_is_counted(client: HttpClient) -> None:
@@ -67,8 +67,8 @@ def test_offsets_and_times_bound_what_is_counted(client: HttpClient) -> None:
         for row in rows
         if row["kafka_offset"] < 600 and row["occurred_at"].timestamp() * 1000 < to_ms
     ]
-    made = count_panes(as_table(inside), dimensions=["vendor"], tokens_cap=CAP)
-    assert sorted_rows(found) == sorted_rows(made["vendor"])
+    made = CountedRows(as_table(inside), tokens_cap=CAP).panes(["vendor"])
+    assert sorted_rows(found) == sorted_rows(made)
     assert not counts.read(["vendor"], PANE_MS, START_MS, to_ms, below={}).num_rows
     assert not counts.read(["vendor"], PANE_MS, to_ms, to_ms).num_rows
 

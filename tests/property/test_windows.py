@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from schemas.panes import DIMENSIONS, MEASURES, OTHER, PANE_MS, PANES, UNKNOWN, decode, encode
 from schemas.panes import RangeOfPanes as Told
-from streams.panes import count_panes, pair_value, user_entries
+from streams.panes import CountedRows, pair_value, user_entries
 from streams.shares import BILLION, billionths
 from streams.users import estimate
 from streams.windows import SIZES, Size, Window, Windows
@@ -94,16 +94,15 @@ class Market:
         rows = [row for row in self.landed if from_ms <= at_ms(row) < to_ms]
         if not rows:
             return PANES.empty_table()
-        panes = count_panes(as_table(rows), dimensions=[self.dimension], tokens_cap=CAP)
-        short = panes[self.dimension]
+        short = CountedRows(as_table(rows), tokens_cap=CAP).panes([self.dimension])
         starts = short["pane_ms"].to_numpy() // length_ms * length_ms
         return short.set_column(1, "pane_ms", pa.array(starts))
 
     def land(self, rows: list[Row]) -> None:
         """Tell of rows that have landed, and take what is due then."""
         self.landed += rows
-        made = count_panes(as_table(rows), dimensions=[self.dimension], tokens_cap=CAP)
-        told = decode(encode(made[self.dimension], Told(0, 0, 1, 0)))[0]
+        made = CountedRows(as_table(rows), tokens_cap=CAP).panes([self.dimension])
+        told = decode(encode(made, Told(0, 0, 1, 0)))[0]
         self.windows.add(told)
         self.watermark_ms = max(self.watermark_ms, *(at_ms(r) - LATENESS_MS for r in rows))
         self.take(self.windows.close(self.watermark_ms, is_complete=True))

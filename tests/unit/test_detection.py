@@ -14,6 +14,7 @@ from streams.detection import (
     Kind,
     MarketDetector,
     Parameters,
+    Relations,
     State,
     Transition,
     alert_id,
@@ -434,7 +435,8 @@ def test_a_provider_that_answers_with_errors_has_an_outage() -> None:
 def test_a_vendor_alert_silences_those_of_its_models_and_regions() -> None:
     """Same vendor and direction: suppressed by the vendor's alert. Another vendor's model: not."""
     market = Market({"x/1": 0.3, "x/2": 0.1, "y/1": 0.35, "z/1": 0.25})
-    detector = MarketDetector(Parameters(), vendor_of_model=lambda name: name.partition("/")[0])
+    relations = Relations(lambda name: name.partition("/")[0])
+    detector = MarketDetector(Parameters(), relations=relations)
 
     def both(count: int) -> Iterator[dict[str, Bin]]:
         for bins in market.bins(count, "model"):
@@ -457,6 +459,50 @@ def test_a_vendor_alert_silences_those_of_its_models_and_regions() -> None:
     ]
     silenced = {each.value: each.suppressed_by for each in said if each.state is State.SUPPRESSED}
     assert silenced == dict.fromkeys(("x/1", "x/2", "x|eu"), said[0].id)
+
+
+def test_a_vendor_alert_silences_that_of_an_origin_group_that_it_moves() -> None:
+    """Its own group's, if it makes up most of that change. What it can't have moved is told."""
+    market = Market({"x": 0.3, "y": 0.35, "z": 0.35})
+    groups = {"x": "chinese_open", "y": "proprietary", "z": "other_open"}
+    relations = Relations(origins_of_vendor=lambda vendor: {groups[vendor]})
+    detector = MarketDetector(Parameters(), relations=relations)
+    before = dict(market.shares)
+
+    def both(count: int, origins: Mapping[str, float] | None = None) -> Iterator[dict[str, Bin]]:
+        """Origin groups are what their vendors are, or something else altogether."""
+        for bins in market.bins(count):
+            one = bins["vendor"]
+            requests = one.requests.tolist()
+            rows = {groups[v]: n for v, n in zip(one.values, requests, strict=True)}
+            if origins:
+                rows = {group: share * REQUESTS for group, share in origins.items()}
+            yield bins | {"origin": make_bin(market.number, rows, dimension="origin")}
+
+    def told_of(said: Sequence[Transition], state: State) -> set[str]:
+        return {each.value for each in said if each.state is state}
+
+    assert feed(detector, both(2 * DAY)) == []
+    market.change("x", 0.3)
+    said = feed(detector, both(HOUR))
+    assert told_of(said, FIRING) == {"x"}
+    assert told_of(said, State.SUPPRESSED) == {"chinese_open"}
+
+    market.shares = dict(before)
+    feed(detector, both(DAY))
+    market.change("z", 0.7)
+    much_more = {"proprietary": 0.65, "other_open": 0.05, "chinese_open": 0.3}
+    said = feed(detector, both(HOUR, much_more))
+    assert {"z", "other_open"} <= told_of(said, FIRING)
+    assert not told_of(said, State.SUPPRESSED)
+
+    market.shares = dict(before)
+    feed(detector, both(DAY))
+    market.change("z", 0.3)
+    another = {"proprietary": 0.35, "other_open": 0.6, "chinese_open": 0.05}
+    said = feed(detector, both(HOUR, another))
+    assert {"z", "chinese_open"} <= told_of(said, FIRING)
+    assert not told_of(said, State.SUPPRESSED)
 
 
 def test_a_new_model_is_told_as_it_passes_each_level() -> None:

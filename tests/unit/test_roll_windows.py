@@ -22,7 +22,7 @@ from sinks.share_windows import Given
 from streams.batches import Batch
 from streams.health import PANES_LAG, Progress
 from streams.pane_topic import dimensions_of
-from streams.panes import count_panes
+from streams.panes import CountedRows
 from streams.partitions import Confirm, StoreRequest
 from streams.record_batches import PartitionLostError
 from tests.record_batch import record_batch
@@ -108,8 +108,7 @@ class World:
         )
         self.rows += rows
         self.settled[3] = first + count
-        made = count_panes(as_table(rows), dimensions=dimensions_of(VENDORS_AT), tokens_cap=CAP)
-        panes = pa.concat_tables(made.values()).unify_dictionaries().combine_chunks()
+        panes = CountedRows(as_table(rows), tokens_cap=CAP).panes(dimensions_of(VENDORS_AT))
         newest_ms = max(round(row["occurred_at"].timestamp() * 1000) for row in rows)
         return encode(panes, RangeOfPanes(3, first, first + count, newest_ms))
 
@@ -164,8 +163,7 @@ class FakePanes:
         ]
         if not rows:
             return PANES.empty_table()
-        made = count_panes(as_table(rows), dimensions=dimensions, tokens_cap=CAP)
-        panes = pa.concat_tables(made.values()).unify_dictionaries().combine_chunks()
+        panes = CountedRows(as_table(rows), tokens_cap=CAP).panes(dimensions)
         starts = panes["pane_ms"].to_numpy() // length_ms * length_ms
         return panes.set_column(1, "pane_ms", pa.array(starts))
 

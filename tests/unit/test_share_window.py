@@ -7,7 +7,7 @@ import orjson
 from jsonschema import Draft202012Validator
 
 from schemas.panes import DIMENSIONS
-from streams.panes import count_panes
+from streams.panes import CountedRows
 from streams.share_window import as_record, key
 from streams.windows import SIZES, Windows
 from tests.usage_rows import as_table, random_rows
@@ -25,9 +25,10 @@ def test_windows_are_as_their_schema_says() -> None:
     assert not set(DIMENSIONS) - set(schema["properties"]["dimension"]["enum"])
     strict = Draft202012Validator({**schema, "additionalProperties": False})
     rows = as_table(random_rows(1, 400, START, timedelta(minutes=7)))
-    made = count_panes(rows, dimensions=list(DIMENSIONS), tokens_cap=CAP)
+    counted = CountedRows(rows, tokens_cap=CAP)
     revisions, empty = set(), 0
-    for dimension, panes in made.items():
+    for dimension in DIMENSIONS:
+        panes = counted.panes([dimension])
         given_ms = {size: START_MS // size.slide_ms * size.slide_ms for size in SIZES}
         windows = Windows(dimension, top=2, given_ms=given_ms, revisions={}, history={})
         windows.add(panes)

@@ -18,7 +18,16 @@ import numpy.typing as npt
 from deploy.local.published import OPENROUTER_CREDIT, PublishedDay, openrouter_days
 from deploy.local.simulator.world import openrouter_world
 from schemas.catalogue import load_shipped
-from streams.detection import BIN_MS, Bin, Kind, MarketDetector, Parameters, State, Transition
+from streams.detection import (
+    BIN_MS,
+    Bin,
+    Kind,
+    MarketDetector,
+    Parameters,
+    Relations,
+    State,
+    Transition,
+)
 
 Floats = npt.NDArray[np.float64]
 
@@ -171,7 +180,7 @@ def _bin(dimension: str, end_ms: int, names: tuple[str, ...], columns: Floats) -
 
 def alerts_of(*, ramps: bool) -> list[Transition]:
     """Return every alert on a model or vendor once, as it first fired."""
-    detector = MarketDetector(Parameters(), vendor_of_model=_vendor)
+    detector = MarketDetector(Parameters(), relations=Relations(_vendor))
     first: dict[str, Transition] = {}
     for bins in market_bins(ramps=ramps):
         for each in detector.observe(bins):
