@@ -7,6 +7,7 @@ from clickhouse_connect.driver.httpclient import HttpClient
 
 from deploy.addresses import writer_address
 from deploy.kafka_admin import admin_client
+from deploy.self_check.alerting import alerting_checks
 from deploy.self_check.check import Check, State, unsafe
 from deploy.self_check.clickhouse import clickhouse_checks, newest_stored_offsets
 from deploy.self_check.kafka import kafka_checks
@@ -57,9 +58,10 @@ def diagnose(settings: Settings) -> list[Check]:
     """Return every check; a part that does not answer is one too, and hides those about it."""
     checks, stored = _diagnose_clickhouse(settings)
     try:
-        return checks + _of_kafka(settings, stored)
+        checks += _of_kafka(settings, stored)
     except (FatalError, RetryableError) as error:
-        return [*checks, _no_answer("kafka", error)]
+        checks.append(_no_answer("kafka", error))
+    return checks + alerting_checks(settings)
 
 
 def _diagnose_clickhouse(settings: Settings) -> tuple[list[Check], dict[int, int]]:

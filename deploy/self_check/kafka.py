@@ -14,7 +14,7 @@ from kafka.errors import KafkaError
 
 from deploy.self_check.check import Check, State, clock_check, ok, unless, unsafe, warning
 from schemas.errors import FatalError
-from schemas.topics import DAY_MS, DEAD_LETTER_TOPIC, TOPICS, USAGE_TOPIC
+from schemas.topics import DAY_MS, DEAD_LETTER_TOPIC, PANES_TOPIC, TOPICS, USAGE_TOPIC
 from streams.delivery import declared
 
 RETENTION_MS_MIN = DAY_MS
@@ -143,6 +143,10 @@ def topic_checks(topic: TopicFacts, brokers: int, bootstrap_servers: str) -> Ite
         yield unsafe(name, found, f"{alter} cleanup.policy=[{policy}]")
     if topic.name == USAGE_TOPIC:
         yield from _usage_checks(name, config, alter)
+    if topic.name == PANES_TOPIC and config["message.timestamp.type"] != "LogAppendTime":
+        found = f"{name} has message.timestamp.type={config['message.timestamp.type']}: a worker"
+        fix = f"{alter} message.timestamp.type=LogAppendTime"
+        yield warning(name, f"{found} whose clock is ahead closes windows too early", fix)
     replicas, in_sync = topic.replicas, int(config["min.insync.replicas"])
     if in_sync > replicas:
         found = f"{name} has {replicas} replicas and min.insync.replicas={in_sync}: no record"

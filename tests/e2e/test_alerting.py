@@ -1,14 +1,12 @@
 """From windows to people: detected, explained, stored, delivered, resolved, and nothing twice."""
 
 import os
-import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -29,7 +27,8 @@ from sinks.share_windows import ShareWindows
 from sinks.usage_events import UsageEventWriter
 from streams.detection import BIN_MS
 from tests.conftest import ClickHouseAddress as Server
-from tests.conftest import environment, http_answers, run_tokentide, running
+from tests.conftest import environment, http_answers, run_tokentide
+from tests.e2e.alertmanager import NotBuiltError, alertmanager
 from tests.integration.sinks_database import migrated, rows_of
 from tests.made_market import SHARES, make_requests, rows, windows
 from tests.usage_rows import as_table
@@ -40,7 +39,6 @@ WAIT_SECONDS = 300.0
 HISTORY_DAYS = 2
 REQUESTS = 600
 FALLEN = {**SHARES, "tiger": 0.12}
-ALERTMANAGER = "github.com/prometheus/alertmanager/cmd/alertmanager@v0.28.1"
 
 
 def wait_for(condition: Callable[[], Any], what: str) -> Any:
@@ -105,46 +103,6 @@ def webhook() -> Iterator[Webhook]:
         finally:
             server.shutdown()
             thread.join()
-
-
-@pytest.fixture(scope="session")
-def alertmanager_binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build a real Alertmanager, once."""
-    go = shutil.which("go")
-    if go is None:
-        pytest.skip("go is not installed: no Alertmanager can be built")
-    directory = tmp_path_factory.mktemp("gobin")
-    built = subprocess.run(
-        [go, "install", ALERTMANAGER],
-        env={**os.environ, "GOBIN": str(directory), "GOFLAGS": "-p=2"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if built.returncode:
-        pytest.skip(f"Alertmanager can't be built here: {built.stderr.strip().splitlines()[-1]}")
-    return directory / "alertmanager"
-
-
-@contextmanager
-def alertmanager_at(binary: Path, directory: Path, notify_url: str) -> Iterator[str]:
-    """Run it, telling a webhook of what fires and what is resolved at once."""
-    config = directory / "alertmanager.yml"
-    config.write_text(
-        "route: {receiver: hook, group_by: ['...'], group_wait: 0s, group_interval: 1s}\n"
-        f"receivers: [{{name: hook, webhook_configs: [{{url: '{notify_url}/notify'}}]}}]\n"
-    )
-    url = f"http://127.0.0.1:{free_port()}"
-    command = [
-        str(binary),
-        f"--config.file={config}",
-        f"--storage.path={directory / 'data'}",
-        f"--web.listen-address={url.removeprefix('http://')}",
-        "--cluster.listen-address=",
-    ]
-    log = directory / "alertmanager.log"
-    with running("alertmanager", command, log, lambda: http_answers(f"{url}/-/ready")):
-        yield url
 
 
 def window_key(window: dict[str, Any]) -> bytes:
@@ -332,11 +290,14 @@ def test_a_real_alertmanager_is_told(
     market: Market,
     worker: Callable[..., Child],
     webhook: Webhook,
-    alertmanager_binary: Path,
     tmp_path: Path,
 ) -> None:
     """It knows the alert as active, hears of it again and again, and of its end."""
-    with alertmanager_at(alertmanager_binary, tmp_path, webhook.url) as url:
+    with ExitStack() as stack:
+        try:
+            url = stack.enter_context(alertmanager(tmp_path, webhook.url))
+        except NotBuiltError as error:
+            pytest.skip(str(error))
         worker(alertmanager_urls=f"{url}, http://127.0.0.1:{free_port()}")
 
         def active() -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """A share changes on the usage topic; someone is told, once, and told when it is over.
 
 The whole path: events, Kafka, the worker, ClickHouse, panes, windows, the detector, its explanation and
-a webhook. Two days of history are put into ClickHouse as the windows that a worker would have stored;
+a webhook and a real Alertmanager. Two days of history are put into ClickHouse as the windows that a worker would have stored;
 the last two hours are a backlog of events, so that they pass as fast as they are stored.
 """
 
@@ -9,7 +9,7 @@ import hashlib
 import random
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from schemas.topics import USAGE_TOPIC
 from sinks.share_alerts import ShareAlerts
 from sinks.share_windows import ShareWindows
 from tests.conftest import environment, free_port, http_answers, running, tokentide
+from tests.e2e.alertmanager import NotBuiltError, alertmanager
 from tests.e2e.test_alerting import Webhook, wait_for, webhook  # noqa: F401
 from tests.integration.test_worker import Parts, prepare
 
@@ -51,6 +52,7 @@ class AlertParts(Parts):
     """A worker that watches vendors."""
 
     url = ""
+    alertmanager = ""
 
     def worker(self) -> Child:
         own = {
@@ -58,6 +60,8 @@ class AlertParts(Parts):
             "alert_dimensions": "vendor",
             "alert_history_days": 3,
             "alerts_webhook_url": f"{self.url}/alerts",
+            "alertmanager_urls": self.alertmanager,
+            "alerts_resend_seconds": 1,
             "worker_name": "worker-0",
             "session_timeout_seconds": 6,
         }
@@ -177,20 +181,22 @@ def produce(kafka: str, values: list[bytes]) -> None:
 
 @pytest.fixture
 def parts(tmp_path: Path, webhook: Webhook) -> Iterator[AlertParts]:  # noqa: F811
-    """A broker and an engine that are ready for a worker."""
+    """A broker and an engine that are ready for a worker, and an Alertmanager if Go can build it."""
     found = AlertParts(tmp_path, free_port(), free_port(), free_port())
     found.url = webhook.url
     kafka = tokentide("kafka", "--data-dir", str(tmp_path), "--port", str(found.kafka_port))
     clickhouse = found.clickhouse()
-    with running("kafka", kafka, tmp_path / "kafka.out", lambda: kafka_answers(found.kafka)):
+    with ExitStack() as stack:
+        with suppress(NotBuiltError):
+            found.alertmanager = stack.enter_context(alertmanager(tmp_path, webhook.url))
+        log = tmp_path / "kafka.out"
+        stack.enter_context(running("kafka", kafka, log, lambda: kafka_answers(found.kafka)))
+        stack.callback(clickhouse.stop, 20)
         clickhouse.start()
-        try:
-            ping = f"http://127.0.0.1:{found.clickhouse_port}/ping"
-            wait_for(lambda: http_answers(ping), "clickhouse")
-            prepare(found)
-            yield found
-        finally:
-            clickhouse.stop(20)
+        ping = f"http://127.0.0.1:{found.clickhouse_port}/ping"
+        wait_for(lambda: http_answers(ping), "clickhouse")
+        prepare(found)
+        yield found
 
 
 @contextmanager
@@ -201,6 +207,15 @@ def worker_of(parts: Parts) -> Iterator[Child]:
         yield worker
     finally:
         worker.stop(20)
+
+
+def notified(webhook: Webhook) -> list[str]:  # noqa: F811
+    """Return what Alertmanager has said of the vendor, in order."""
+    return [
+        each["status"]
+        for each in webhook.notified()
+        if (each["labels"]["dimension"], each["labels"]["series"]) == ("vendor", "deepseek")
+    ]
 
 
 @pytest.mark.timeout(900)
@@ -216,12 +231,20 @@ def test_a_change_is_told_once_with_its_cause_and_its_end(
     changed_ms = until_ms + BIN_MS * CHANGED[0]
     # All at once: while nothing comes time goes on, and there would be bins without requests.
     produce(parts.kafka, [value for each in bins for value in each])
+    states = ["firing", "resolved"]
+
+    def is_notified(state: str) -> bool:
+        return not parts.alertmanager or state in notified(webhook)
+
     with worker_of(parts) as worker:
         wait_for(lambda: webhook.states("deepseek"), "the alert")
+        wait_for(lambda: is_notified("firing"), "Alertmanager's notification")
         worker.stop(0)
     with worker_of(parts):
         wait_for(lambda: "resolved" in webhook.states("deepseek"), "the end of the alert")
-    assert webhook.states("deepseek") == ["firing", "resolved"]
+        wait_for(lambda: is_notified("resolved"), "Alertmanager's notification of the end")
+    assert notified(webhook) == (states if parts.alertmanager else [])
+    assert webhook.states("deepseek") == states
     alerts = [orjson.loads(body) for path, _, body in webhook.got if path == "/alerts"]
     assert {each["value"] for each in alerts} == {"deepseek"}, [each["sentence"] for each in alerts]
     first = alerts[0]

@@ -19,7 +19,7 @@ from deploy.self_check.kafka import (
     pair_checks,
     topic_checks,
 )
-from schemas.topics import DEAD_LETTER_TOPIC, MODELS_TOPIC, USAGE_TOPIC
+from schemas.topics import DEAD_LETTER_TOPIC, MODELS_TOPIC, PANES_TOPIC, USAGE_TOPIC
 from sinks.usage_events import INSERT_SETTINGS
 from streams.delivery import declare
 
@@ -138,6 +138,7 @@ def states(problems: object) -> list[tuple[State, str]]:
         (USAGE_TOPIC, 3, 3, {"retention.ms": "-1"}, []),
         (USAGE_TOPIC, 3, 3, {"retention.ms": "3600000"}, [(State.WARNING, "for 1 h")]),
         (DEAD_LETTER_TOPIC, 3, 3, {"message.timestamp.type": "CreateTime", "retention.ms": "1"}, []),
+        (PANES_TOPIC, 3, 3, {"message.timestamp.type": "CreateTime"}, [(State.WARNING, "closes windows too early")]),
     ],
 )  # fmt: skip
 def test_topics_of_a_cluster(
