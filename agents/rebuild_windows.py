@@ -15,9 +15,20 @@ from prometheus_client import Counter
 
 from agents.calling import Call, in_thread
 from agents.window_parts import GivenWindow, Parts
-from schemas.panes import PANE_MS
+from schemas.errors import SinkUnavailableError
+from schemas.panes import PANE_MS, PANES
 from streams.panes import by_dimension
-from streams.windows import HOUR_MS, PANE_LENGTHS, SIZES, Size, Windows, kept_ms, source_of
+from streams.windows import (
+    HOUR_MS,
+    PANE_LENGTHS,
+    SIZES,
+    STORED_LENGTHS,
+    Size,
+    Windows,
+    kept_ms,
+    needed_ms,
+    source_of,
+)
 
 log = structlog.get_logger()
 
@@ -29,6 +40,13 @@ MISSED_MS = 3_600_000
 """Windows that were missed for longer are asked of ClickHouse piece by piece, to bound memory."""
 END_OF_TIME_MS = 4_000_000_000_000
 """Later than any event: the broker's clock has bounded the event times of what is stored."""
+LATE_KEPT_MS = 60_000
+"""How much further back than needed short panes are counted, for events that are late."""
+SPAN_MS_MIN = 120_000
+SPAN_MS_MAX = 86_400_000
+"""Event time of which panes are asked for at once: to begin with, and at most."""
+QUICK_SECONDS = 1.0
+"""An answer that took less: twice as much may be asked for."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +88,7 @@ class Rebuilding:
         self._below = below
         self._now_ms = parts.now_ms()
         self._windows: dict[str, Windows] = {}
+        self._span_ms = SPAN_MS_MIN
 
     async def run(self, append_time_ms: int) -> Rebuilt:
         """Return the state.
@@ -86,9 +105,12 @@ class Rebuilding:
         told = await self._call(parts.sink.progress, self._partition)
         self._windows = await self._given_windows(append_time_ms)
         for length_ms in PANE_LENGTHS:
-            if length_ms < HOUR_MS:
-                await self._load_panes(length_ms)
-        await self._load_hours(told or {})
+            if length_ms in STORED_LENGTHS:
+                await self._load_stored(length_ms, told or {})
+            elif length_ms < HOUR_MS:
+                await self._load_counted(length_ms)
+        for windows in self._windows.values():
+            windows.merge_closed(PANE_LENGTHS[-1], self._kept(PANE_LENGTHS[-1])[0])
         if told is not None:
             await self._find_owed(told)
         log.info(
@@ -98,22 +120,12 @@ class Rebuilding:
         )
         return Rebuilt(self._windows, told is not None)
 
-    async def _load_panes(self, length_ms: int) -> None:
-        from_ms, to_ms = self._kept(length_ms)
-        if length_ms == PANE_MS:
-            to_ms = END_OF_TIME_MS
-        panes = await self._call(
-            self._parts.panes.read,
-            self._dimensions,
-            length_ms,
-            from_ms,
-            to_ms,
-            below=self._below,
-        )
-        await in_thread(self._parts.executor, self._load, length_ms, panes, from_ms)
-
     def _kept(self, length_ms: int) -> tuple[int, int]:
-        """Return from when panes of a length are needed, and where the closed ones end."""
+        """Return from when panes of a length are needed, and where the closed ones end.
+
+        Where panes must be counted, those that only late events could need are left out: windows
+        that reach further back are asked for one by one.
+        """
 
         def ends(length_ms: int) -> list[int]:
             size = SIZES[PANE_LENGTHS.index(length_ms)]
@@ -122,23 +134,83 @@ class Rebuilding:
         # Longer ones that are merged from them may have closed less far.
         made = [each for each in PANE_LENGTHS if source_of(each) == length_ms]
         first_ms = min(end_ms for each in (length_ms, *made) for end_ms in ends(each))
-        from_ms = (first_ms - kept_ms(length_ms)) // length_ms * length_ms
-        return from_ms, max(ends(length_ms))
+        is_long = length_ms >= STORED_LENGTHS[0]
+        back_ms = kept_ms(length_ms) if is_long else needed_ms(length_ms) + LATE_KEPT_MS
+        return (first_ms - back_ms) // length_ms * length_ms, max(ends(length_ms))
 
-    async def _load_hours(self, told: Mapping[int, int]) -> None:
-        """Load hours as they were stored, and count those rows that came since.
+    async def _load_counted(self, length_ms: int) -> None:
+        """Count panes in what is stored; of the shortest the open ones too."""
+        from_ms, closed_ms = self._kept(length_ms)
+        panes = await self._count(length_ms, from_ms, closed_ms)
+        if length_ms == PANE_MS:
+            panes = pa.concat_tables([panes, await self._count_open(closed_ms)])
+        await in_thread(self._parts.executor, self._load, length_ms, panes, from_ms)
+
+    async def _count_open(self, from_ms: int) -> pa.Table:
+        now_ms = max(self._now_ms // PANE_MS * PANE_MS, from_ms)
+        until_now = await self._count(PANE_MS, from_ms, now_ms)
+        # Little is newer than now, unless this clock is behind.
+        ahead = await self._call(
+            self._parts.panes.read,
+            self._dimensions,
+            PANE_MS,
+            now_ms,
+            END_OF_TIME_MS,
+            below=self._below,
+        )
+        return pa.concat_tables([until_now, ahead])
+
+    async def _count(
+        self, length_ms: int, from_ms: int, to_ms: int, above: Mapping[int, int] | None = None
+    ) -> pa.Table:
+        """Return panes, asked for in spans that ClickHouse answers in good time.
+
+        A span of what happened to be much, or on a busy machine, is answered too late; then half of
+        it is asked for. While it is answered quickly, twice as much.
+        """
+        found = [PANES.empty_table()]
+        while from_ms < to_ms:
+
+            def read(from_ms: int = from_ms) -> tuple[int, pa.Table]:
+                until_ms = min(from_ms + self._span_ms, to_ms)
+                started = self._parts.clock()
+                try:
+                    panes = self._parts.panes.read(
+                        self._dimensions,
+                        length_ms,
+                        from_ms,
+                        until_ms,
+                        above=above,
+                        below=self._below,
+                    )
+                except SinkUnavailableError:
+                    self._span_ms = max(self._span_ms // 2, 1)
+                    raise
+                if self._parts.clock() - started < QUICK_SECONDS:
+                    self._span_ms = min(self._span_ms * 2, SPAN_MS_MAX)
+                return until_ms, panes
+
+            from_ms, panes = await self._call(read)
+            found.append(panes)
+        return pa.concat_tables(found)
+
+    async def _load_stored(self, length_ms: int, told: Mapping[int, int]) -> None:
+        """Load panes as they were stored, and count those rows that came since.
 
         Args:
-            told: Offsets below which everything is in the stored hours.
+            length_ms: Of `STORED_LENGTHS`.
+            told: Offsets below which everything is in the stored panes.
         """
         parts = self._parts
-        from_ms, to_ms = self._kept(PANE_LENGTHS[-1])[0], self._kept(HOUR_MS)[1]
-        stored = await self._call(parts.hours.read, self._dimensions, from_ms, to_ms)
+        from_ms, to_ms = self._kept(length_ms)
+        if length_ms == HOUR_MS:
+            from_ms = self._kept(PANE_LENGTHS[-1])[0]
+        stored = await self._call(parts.stored.read, length_ms, self._dimensions, from_ms, to_ms)
         newest = sum(told.values())
-        # An hour that was written after the progress was noted may hold some rows and not others.
+        # One that was written after the progress was noted may hold some rows and not others.
         again = [
             start_ms
-            for start_ms in range(from_ms, to_ms, HOUR_MS)
+            for start_ms in range(from_ms, to_ms, length_ms)
             if any(
                 stored.positions.get((dimension, start_ms), newest + 1) > newest
                 for dimension in self._dimensions
@@ -147,27 +219,17 @@ class Rebuilding:
         found = [_without(stored.panes, again)]
         changed = set(again)
         if told:
-            since = await self._call(
-                parts.panes.read,
-                self._dimensions,
-                HOUR_MS,
-                from_ms,
-                to_ms,
-                above=told,
-                below=self._below,
-            )
+            # Older events have been too late when they came, and are in no pane.
+            grace_from_ms = (self._now_ms - parts.rules.grace_ms) // length_ms * length_ms
+            since_ms = max(from_ms, grace_from_ms - length_ms)
+            since = await self._count(length_ms, since_ms, to_ms, told)
             found.append(_without(since, again))
             changed.update(since["pane_ms"].to_pylist())
-        for first_ms, last_ms in _runs(again, HOUR_MS):
-            read = parts.panes.read
-            span = first_ms, last_ms + HOUR_MS
-            found.append(
-                await self._call(read, self._dimensions, HOUR_MS, *span, below=self._below)
-            )
-        await in_thread(parts.executor, self._load, HOUR_MS, pa.concat_tables(found), from_ms)
+        for first_ms, last_ms in _runs(again, length_ms):
+            found.append(await self._count(length_ms, first_ms, last_ms + length_ms))
+        await in_thread(parts.executor, self._load, length_ms, pa.concat_tables(found), from_ms)
         for windows in self._windows.values():
-            windows.merge_closed(PANE_LENGTHS[-1], from_ms)
-            windows.changed_hours.update(changed)
+            windows.changed[length_ms].update(changed)
 
     def _load(self, length_ms: int, panes: pa.Table, from_ms: int) -> None:
         mine = by_dimension(panes)

@@ -30,7 +30,7 @@ from streams.record_batches import App, Fetched, RecordBatchSchema
 from streams.share_window import as_record, key
 from streams.stages import stage
 from streams.watermarks import Watermarks
-from streams.windows import SIZES, Size, Window, Windows
+from streams.windows import SIZES, STORED_LENGTHS, Size, Window, Windows
 
 log = structlog.get_logger()
 
@@ -158,21 +158,27 @@ class WindowRoller:
             await self._note_progress(confirm)
 
     async def _note_progress(self, confirm: Confirm) -> None:
-        """Store the hours that have changed, then up to where everything is stored."""
+        """Store the longer panes that have changed, then up to where everything is stored."""
         now_ms = self._parts.now_ms()
         counted = dict(self._counted)
-        hours, panes = await in_thread(self._parts.executor, self._changed_hours)
         position = sum(counted.values())
-        await self._call(confirm, self._parts.hours.write, hours, panes, position, now_ms)
+        for length_ms in STORED_LENGTHS:
+            places, panes = await in_thread(self._parts.executor, self._changed, length_ms)
+            write = self._parts.stored.write
+            await self._call(confirm, write, length_ms, places, panes, position, now_ms)
+            for dimension, start_ms in places:
+                self._windows[dimension].changed[length_ms].discard(start_ms)
         await self._call(confirm, self._parts.sink.write_progress, self._partition, counted, now_ms)
-        for dimension, start_ms in hours:
-            self._windows[dimension].changed_hours.discard(start_ms)
 
-    def _changed_hours(self) -> tuple[list[tuple[str, int]], pa.Table]:
-        changed = {name: sorted(each.changed_hours) for name, each in self._windows.items()}
-        tables = [self._windows[name].hours(starts_ms) for name, starts_ms in changed.items()]
-        hours = [(name, start_ms) for name, starts_ms in changed.items() for start_ms in starts_ms]
-        return hours, pa.concat_tables(tables)
+    def _changed(self, length_ms: int) -> tuple[list[tuple[str, int]], pa.Table]:
+        """Return places and panes of a length that have changed since they were stored."""
+        changed = {name: sorted(each.changed[length_ms]) for name, each in self._windows.items()}
+        tables = [
+            self._windows[name].closed_panes(length_ms, starts_ms)
+            for name, starts_ms in changed.items()
+        ]
+        places = [(name, start_ms) for name, starts_ms in changed.items() for start_ms in starts_ms]
+        return places, pa.concat_tables(tables)
 
     def _close(self, watermark_ms: int) -> list[Window]:
         with stage("windows"):
@@ -193,14 +199,17 @@ class WindowRoller:
     async def _answer(self, confirm: Confirm, watermark_ms: int, *, is_revision: bool) -> None:
         """Give out windows that reach further back than what is kept, from what is stored.
 
-        Those that were missed wait for the watermark too: of a backlog not all is stored yet.
+        Those that were missed wait for the watermark too: of a backlog not all is stored yet. A
+        revision does not: its window was given out, and once progress is noted nobody owes it.
         """
         for size in SIZES:
             ends = {
                 end_ms
                 for windows in self._windows.values()
                 for (asked, end_ms), revision in windows.ask_for.items()
-                if asked == size and (revision > 0) == is_revision and end_ms <= watermark_ms
+                if asked == size
+                and (revision > 0) == is_revision
+                and (is_revision or end_ms <= watermark_ms)
             }
             for chunk in _chunks(sorted(ends), size):
                 panes = await self._call(

@@ -33,8 +33,8 @@ class Panes(Protocol):
         """Return the starts of panes that have rows at offsets between these."""
 
 
-class StoredHours(Protocol):
-    """Hours that were stored; see `sinks.share_panes.StoredHours`."""
+class StoredPanes(Protocol):
+    """Panes that were stored; see `sinks.share_panes.StoredPanes`."""
 
     @property
     def panes(self) -> pa.Table: ...
@@ -42,14 +42,21 @@ class StoredHours(Protocol):
     def positions(self) -> Mapping[tuple[str, int], int]: ...
 
 
-class Hours(Protocol):
-    """Where hours are kept, so that a new owner need not count a week again."""
+class PaneStore(Protocol):
+    """Where longer panes are kept, so that a new owner need not count a week again."""
 
     def write(
-        self, hours: Sequence[tuple[str, int]], panes: pa.Table, position: int, now_ms: int
+        self,
+        length_ms: int,
+        places: Sequence[tuple[str, int]],
+        panes: pa.Table,
+        position: int,
+        now_ms: int,
     ) -> None: ...
 
-    def read(self, dimensions: Sequence[str], from_ms: int, to_ms: int) -> StoredHours: ...
+    def read(
+        self, length_ms: int, dimensions: Sequence[str], from_ms: int, to_ms: int
+    ) -> StoredPanes: ...
 
 
 class GivenWindow(Protocol):
@@ -118,7 +125,7 @@ class Parts:
     """
 
     panes: Panes
-    hours: Hours
+    stored: PaneStore
     sink: Sink
     publisher: Publisher
     settled: Callable[[], Awaitable[Mapping[int, int]]]

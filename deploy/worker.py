@@ -250,8 +250,10 @@ def _add_windows(
 
     database = settings.clickhouse_database
     parts = window_parts.Parts(
-        panes=PaneCounts(client, database, settings.tokens_cap),
-        hours=SharePanes(client, database),
+        panes=PaneCounts(
+            client, database, settings.tokens_cap, settings.clickhouse_request_timeout_seconds
+        ),
+        stored=SharePanes(client, database),
         sink=ShareWindows(client, database),
         publisher=publisher,
         settled=settled_in_thread,

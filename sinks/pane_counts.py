@@ -3,6 +3,7 @@
 The same form and the same numbers as the panes that workers publish (`schemas.panes`).
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
@@ -23,7 +24,6 @@ from sinks.usage_events import TABLE
 
 NO_USER = REGISTERS
 """In place of a register, for requests whose user is not known."""
-ANSWER_SECONDS_MAX = 600
 
 
 class PaneCounts:
@@ -33,12 +33,17 @@ class PaneCounts:
         client: One thread at a time.
         database: Where the table is.
         tokens_cap: See `schemas.panes.MEASURES`.
+        answer_seconds_max: When the client has given up, ClickHouse must too: a question that is
+            asked again would be answered many times at once.
     """
 
-    def __init__(self, client: QueryClient, database: str, tokens_cap: int) -> None:
+    def __init__(
+        self, client: QueryClient, database: str, tokens_cap: int, answer_seconds_max: float
+    ) -> None:
         self._client = client
         self._table = f"{database}.{TABLE}"
         self._tokens_cap = tokens_cap
+        self._answer_seconds_max = max(math.floor(answer_seconds_max), 1)
 
     def read(
         self,
@@ -55,7 +60,8 @@ class PaneCounts:
         Args:
             dimensions: Of `DIMENSIONS`.
             length_ms: Length of a pane; they are aligned to the epoch.
-            from_ms: A multiple of the length, as is ``to_ms``; epoch milliseconds.
+            from_ms: Epoch milliseconds, as is ``to_ms``. Panes may be asked for in pieces: those of
+                one pane add up.
             to_ms: See there.
             above: Only offsets at or above these, by partition of the usage topic; 0 where none is
                 given.
@@ -103,7 +109,7 @@ class PaneCounts:
     def _query(self, sql: str) -> pa.Table:
         try:
             return self._client.query_arrow(
-                sql, settings={"max_execution_time": ANSWER_SECONDS_MAX}
+                sql, settings={"max_execution_time": self._answer_seconds_max}
             )
         except CAUGHT as error:
             raise sorted_error(error, detail=False) from error

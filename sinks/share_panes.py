@@ -1,4 +1,4 @@
-"""Hours of rolling windows in ClickHouse: written as they close and change, read by a new owner."""
+"""Longer panes in ClickHouse: written as they close and change, read by a new owner of windows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,18 +10,19 @@ from sinks.clickhouse import CAUGHT, sorted_error
 from sinks.pane_counts import in_form
 from sinks.share_windows import Client
 
-TABLE = "share_panes_1h"
+TABLES = {300_000: ("share_panes_5m", "start"), 3_600_000: ("share_panes_1h", "hour")}
+"""Length of a pane -> its table, and the column of its start."""
 IS_STORED = ""
-"""In place of a value: the hour is stored, whether it has requests or not."""
+"""In place of a value: the pane is stored, whether it has requests or not."""
 
 
 @dataclass(frozen=True)
-class StoredHours:
-    """Hours that were stored.
+class StoredPanes:
+    """Panes that were stored.
 
     Attributes:
-        panes: In the form of `PANES`, of the length of an hour.
-        positions: Of each dimension and start of an hour that is stored, epoch milliseconds: the
+        panes: In the form of `PANES`.
+        positions: Of each dimension and start of a pane that is stored, epoch milliseconds: the
             highest position of its rows, see `SharePanes.write`.
     """
 
@@ -30,7 +31,7 @@ class StoredHours:
 
 
 class SharePanes:
-    """Writes and reads hours.
+    """Writes and reads panes.
 
     Every method raises SinkUnavailableError when the same call may succeed later, and FatalError
     for what needs a person.
@@ -41,32 +42,39 @@ class SharePanes:
         self._database = database
 
     def write(
-        self, hours: Sequence[tuple[str, int]], panes: pa.Table, position: int, now_ms: int
+        self,
+        length_ms: int,
+        places: Sequence[tuple[str, int]],
+        panes: pa.Table,
+        position: int,
+        now_ms: int,
     ) -> None:
-        """Store hours, each with all its values as they are now.
+        """Store panes, each with all its values as they are now.
 
         Args:
-            hours: Dimension and start, epoch milliseconds.
+            length_ms: Of `TABLES`.
+            places: Dimension and start, epoch milliseconds.
             panes: What they have, in the form of `PANES`.
             position: Sum of the offsets below which everything was counted: never goes back.
             now_ms: Epoch milliseconds; of two writings the later counts.
         """
-        if not hours:
+        if not places:
             return
+        table, start = TABLES[length_ms]
         marks = pa.table(
             {
-                "dimension": [dimension for dimension, _ in hours],
-                "pane_ms": [start_ms for _, start_ms in hours],
-                "value": [IS_STORED] * len(hours),
-                **{name: [0] * len(hours) for name in MEASURES},
-                "users": pa.array([[]] * len(hours), pa.list_(pa.uint16())),
+                "dimension": [dimension for dimension, _ in places],
+                "pane_ms": [start_ms for _, start_ms in places],
+                "value": [IS_STORED] * len(places),
+                **{name: [0] * len(places) for name in MEASURES},
+                "users": pa.array([[]] * len(places), pa.list_(pa.uint16())),
             }
         )
         rows = pa.concat_tables([_plain(panes), _plain(marks)])
         count = rows.num_rows
         columns = {
             "dimension": rows["dimension"],
-            "hour": pa.array([ms // 1000 for ms in rows["pane_ms"].to_pylist()], pa.uint32()),
+            start: pa.array([ms // 1000 for ms in rows["pane_ms"].to_pylist()], pa.uint32()),
             "value": rows["value"],
             **{name: rows[name].cast(pa.uint64()) for name in MEASURES},
             "users": rows["users"],
@@ -75,21 +83,24 @@ class SharePanes:
         }
         try:
             self._client.insert_arrow(
-                TABLE, pa.table(columns).combine_chunks(), self._database, {"async_insert": 0}
+                table, pa.table(columns).combine_chunks(), self._database, {"async_insert": 0}
             )
         except CAUGHT as error:
             raise sorted_error(error, detail=False) from error
 
-    def read(self, dimensions: Sequence[str], from_ms: int, to_ms: int) -> StoredHours:
-        """Return the stored hours that start in ``[from_ms, to_ms)``."""
+    def read(
+        self, length_ms: int, dimensions: Sequence[str], from_ms: int, to_ms: int
+    ) -> StoredPanes:
+        """Return the stored panes of a length that start in ``[from_ms, to_ms)``."""
+        table, start = TABLES[length_ms]
         names = ", ".join(f"'{dimension}'" for dimension in dimensions)
         sums = ", ".join(f"toInt64({name}) AS {name}" for name in MEASURES)
         sql = (
-            "SELECT toString(dimension) AS dimension, toInt64(toUnixTimestamp(hour)) * 1000"
-            f" AS pane_ms, value, {sums}, users, position FROM {self._database}.{TABLE}"
-            f" WHERE dimension IN ({names}) AND hour >= fromUnixTimestamp({from_ms // 1000:d})"
-            f" AND hour < fromUnixTimestamp({to_ms // 1000:d})"
-            " ORDER BY recorded_at DESC LIMIT 1 BY dimension, hour, value"
+            f"SELECT toString(dimension) AS dimension, toInt64(toUnixTimestamp({start})) * 1000"
+            f" AS pane_ms, value, {sums}, users, position FROM {self._database}.{table}"
+            f" WHERE dimension IN ({names}) AND {start} >= fromUnixTimestamp({from_ms // 1000:d})"
+            f" AND {start} < fromUnixTimestamp({to_ms // 1000:d})"
+            f" ORDER BY recorded_at DESC LIMIT 1 BY dimension, {start}, value"
         )
         try:
             found = self._client.query_arrow(sql)
@@ -103,7 +114,7 @@ class SharePanes:
             positions[place] = max(positions.get(place, 0), row["position"])
         is_value = pa.array([not mark for mark in marks], pa.bool_())
         panes = found.drop_columns(["position"]).filter(is_value)
-        return StoredHours(in_form(panes), positions)
+        return StoredPanes(in_form(panes), positions)
 
 
 def _plain(panes: pa.Table) -> pa.Table:

@@ -27,6 +27,9 @@ Int64s = npt.NDArray[np.int64]
 Ranks = npt.NDArray[np.uint8]
 
 HOUR_MS = 3_600_000
+FIVE_MINUTES_MS = 300_000
+STORED_LENGTHS = (FIVE_MINUTES_MS, HOUR_MS)
+"""Panes of these lengths are stored: a new owner need not count what they hold."""
 LATE_MS = 15 * 60_000
 """A pane that comes so late at most is added to what is kept; an older one is asked for."""
 HISTORY_MS = LATE_MS
@@ -67,11 +70,14 @@ PANE_LENGTHS = tuple(size.slide_ms for size in SIZES)
 
 def kept_ms(length_ms: int) -> int:
     """Return how long panes of a length are kept after their end."""
+    return needed_ms(length_ms) + (LATE_MS if length_ms < HOUR_MS else LATE_HOURS_MS)
+
+
+def needed_ms(length_ms: int) -> int:
+    """Return how far back panes of a length are needed when no event is late."""
     size = SIZES[PANE_LENGTHS.index(length_ms)]
     longer = PANE_LENGTHS[PANE_LENGTHS.index(length_ms) + 1 :]
-    made_of_it = [each for each in longer if source_of(each) == length_ms]
-    late_ms = LATE_MS if length_ms < HOUR_MS else LATE_HOURS_MS
-    return max([size.length_ms, *made_of_it]) + late_ms
+    return max([size.length_ms, *(each for each in longer if source_of(each) == length_ms)])
 
 
 def source_of(length_ms: int) -> int:
@@ -79,9 +85,9 @@ def source_of(length_ms: int) -> int:
 
     Those of ten seconds make all up to five minutes, these the hours, these the six hours.
     """
-    if length_ms <= 300_000:
+    if length_ms <= FIVE_MINUTES_MS:
         return PANE_MS
-    return 300_000 if length_ms == HOUR_MS else HOUR_MS
+    return FIVE_MINUTES_MS if length_ms == HOUR_MS else HOUR_MS
 
 
 @dataclass(slots=True)
@@ -201,7 +207,8 @@ class Windows:
     Attributes:
         ask_for: Windows that are due and reach further back than what is kept, and the revision
             that they will be.
-        changed_hours: Starts of closed hours that were made or changed since they were last taken.
+        changed: Starts of closed panes of `STORED_LENGTHS` that were made or changed since they were
+            last taken.
         folded: How often a value was one too many, see `VALUES_MAX`.
     """
 
@@ -217,7 +224,7 @@ class Windows:
         self.dimension = dimension
         self.given_ms = dict(given_ms)
         self.ask_for: dict[tuple[Size, int], int] = {}
-        self.changed_hours: set[int] = set()
+        self.changed: dict[int, set[int]] = {length_ms: set() for length_ms in STORED_LENGTHS}
         self.folded = 0
         self._top = top
         self._revisions = dict(revisions)
@@ -282,8 +289,8 @@ class Windows:
         if start_ms < self._kept_from_ms[length_ms] or (is_open and length_ms != PANE_MS):
             return
         self._panes[length_ms].setdefault(start_ms, Pane.empty()).add_pane(pane)
-        if length_ms == HOUR_MS:
-            self.changed_hours.add(start_ms)
+        if length_ms in self.changed:
+            self.changed[length_ms].add(start_ms)
 
     def close(self, watermark_ms: int, *, is_complete: bool) -> Iterator[Window]:
         """Yield every window that ends at or before the watermark and was not given out yet."""
@@ -327,12 +334,12 @@ class Windows:
             revision = self.ask_for.pop((size, end_ms))
             yield self._window(size, end_ms, revision, is_complete, made)
 
-    def hours(self, starts_ms: Iterable[int]) -> pa.Table:
-        """Return closed hours in the form of `schemas.panes.PANES`."""
+    def closed_panes(self, length_ms: int, starts_ms: Iterable[int]) -> pa.Table:
+        """Return closed panes in the form of `schemas.panes.PANES`."""
         tables = [
             self._as_table(start_ms, pane)
             for start_ms in starts_ms
-            if (pane := self._panes[HOUR_MS].get(start_ms)) is not None
+            if (pane := self._panes[length_ms].get(start_ms)) is not None
         ]
         return pa.concat_tables(tables) if tables else PANES.empty_table()
 
@@ -404,8 +411,8 @@ class Windows:
                 merged.add_pane(part)
         if len(merged.values):
             self._panes[length_ms][start_ms] = merged
-        if length_ms == HOUR_MS:
-            self.changed_hours.add(start_ms)
+        if length_ms in self.changed:
+            self.changed[length_ms].add(start_ms)
 
     def _is_kept(self, size: Size, end_ms: int) -> bool:
         return end_ms - size.length_ms >= self._kept_from_ms[size.slide_ms]

@@ -12,6 +12,7 @@ from sinks.pane_counts import PaneCounts
 from sinks.share_panes import SharePanes
 from sinks.usage_events import UsageEventWriter
 from streams.panes import CountedRows
+from streams.windows import STORED_LENGTHS
 from tests.conftest import ClickHouseAddress as Server
 from tests.integration.sinks_database import migrated
 from tests.usage_rows import as_table, random_rows
@@ -22,7 +23,6 @@ SPAN = timedelta(minutes=2)
 SPAN_MS = 120_000
 CAP = 9_000
 PARTITION = 3
-HOUR_MS = 3_600_000
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_sql_counts_what_the_worker_counts(client: HttpClient) -> None:
         row["user_hash"] = [0, 1, 2**64 - 1, 2**63][at % 4]
     table = as_table(rows)
     UsageEventWriter(client, client.database or "").write(table, "one")
-    counts = PaneCounts(client, client.database or "", CAP)
+    counts = PaneCounts(client, client.database or "", CAP, 60.0)
     found = counts.read(list(DIMENSIONS), PANE_MS, START_MS, START_MS + SPAN_MS)
     made = CountedRows(table, tokens_cap=CAP).panes(list(DIMENSIONS))
     assert found.schema.equals(PANES)
@@ -59,7 +59,7 @@ def test_offsets_and_times_bound_what_is_counted(client: HttpClient) -> None:
     """Rows that were not settled yet, or lie outside, are not in it."""
     rows = random_rows(2, 1000, START, SPAN)
     UsageEventWriter(client, client.database or "").write(as_table(rows), "one")
-    counts = PaneCounts(client, client.database or "", CAP)
+    counts = PaneCounts(client, client.database or "", CAP, 60.0)
     to_ms = START_MS + SPAN_MS // 2
     found = counts.read(["vendor"], PANE_MS, START_MS, to_ms, below={PARTITION: 600, 0: 900})
     inside = [
@@ -77,7 +77,7 @@ def test_panes_that_have_rows_at_offsets_are_found(client: HttpClient) -> None:
     """What a new owner still owes: rows between two offsets, since a time."""
     rows = random_rows(3, 400, START, SPAN)
     UsageEventWriter(client, client.database or "").write(as_table(rows), "one")
-    counts = PaneCounts(client, client.database or "", CAP)
+    counts = PaneCounts(client, client.database or "", CAP, 60.0)
     found = counts.late_panes_ms(START_MS + 20_000, above={PARTITION: 380}, below={PARTITION: 390})
     times = [int(row["occurred_at"].timestamp() * 1000) for row in rows[380:390]]
     expected = {time // PANE_MS * PANE_MS for time in times if time >= START_MS + 20_000}
@@ -85,24 +85,27 @@ def test_panes_that_have_rows_at_offsets_are_found(client: HttpClient) -> None:
     assert not counts.late_panes_ms(START_MS, above={PARTITION: 400}, below={PARTITION: 400})
 
 
-def test_hours_come_back_as_they_were_stored(client: HttpClient) -> None:
-    """The newest writing of each value, and where each hour stood; hours without requests too."""
-    hours = SharePanes(client, client.database or "")
-    first_ms = START_MS // HOUR_MS * HOUR_MS
-    second_ms = first_ms + HOUR_MS
-    rows = random_rows(4, 300, START, SPAN)
+@pytest.mark.parametrize("length_ms", STORED_LENGTHS)
+def test_panes_come_back_as_they_were_stored(client: HttpClient, length_ms: int) -> None:
+    """The newest writing of each value, and where each pane stood; panes without requests too."""
+    stored = SharePanes(client, client.database or "")
+    # The tables drop what is old.
+    start = datetime.now(UTC) - timedelta(hours=2)
+    first_ms = int(start.timestamp() * 1000) // length_ms * length_ms
+    second_ms = first_ms + length_ms
+    rows = random_rows(4, 300, start, SPAN)
 
-    def hour(count: int) -> pa.Table:
-        panes = PaneCounts(client, client.database or "", CAP)
+    def pane(count: int) -> pa.Table:
+        panes = PaneCounts(client, client.database or "", CAP, 60.0)
         client.command("TRUNCATE TABLE usage_events")
         UsageEventWriter(client, client.database or "").write(as_table(rows[:count]), f"{count}")
-        return panes.read(["vendor"], HOUR_MS, first_ms, second_ms)
+        return panes.read(["vendor"], length_ms, first_ms, second_ms)
 
-    few, all_of_it = hour(20), hour(300)
-    hours.write([("vendor", first_ms), ("vendor", second_ms)], few, 10, START_MS)
-    hours.write([("vendor", first_ms)], all_of_it, 17, START_MS + 1)
-    found = hours.read(["vendor", "app"], first_ms, second_ms + HOUR_MS)
+    few, all_of_it = pane(20), pane(300)
+    stored.write(length_ms, [("vendor", first_ms), ("vendor", second_ms)], few, 10, first_ms)
+    stored.write(length_ms, [("vendor", first_ms)], all_of_it, 17, first_ms + 1)
+    found = stored.read(length_ms, ["vendor", "app"], first_ms, second_ms + length_ms)
     assert found.panes.schema.equals(PANES)
     assert sorted_rows(found.panes) == sorted_rows(all_of_it)
     assert found.positions == {("vendor", first_ms): 17, ("vendor", second_ms): 10}
-    assert not hours.read(["app"], first_ms, second_ms).positions
+    assert not stored.read(length_ms, ["app"], first_ms, second_ms).positions

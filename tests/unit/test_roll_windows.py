@@ -13,11 +13,12 @@ import pytest
 from faust.types import TP
 
 from agents import calling
+from agents.rebuild_windows import END_OF_TIME_MS, SPAN_MS_MIN
 from agents.roll_windows import WindowRoller
 from agents.window_parts import Parts, Rules
 from schemas.errors import SinkUnavailableError
 from schemas.panes import PANE_MS, PANES, RangeOfPanes, encode
-from sinks.share_panes import StoredHours
+from sinks.share_panes import StoredPanes
 from sinks.share_windows import Given
 from streams.batches import Batch
 from streams.health import PANES_LAG, Progress
@@ -53,9 +54,10 @@ class World:
         self.progress: dict[int, dict[int, int]] = {}
         self.published: list[dict[str, Any]] = []
         self.stored: list[dict[str, Any]] = []
-        self.hours: dict[tuple[str, int], tuple[pa.Table, int]] = {}
+        self.longer: dict[tuple[int, str, int], tuple[pa.Table, int]] = {}
         self.faults: list[Exception] = []
         self.asked: list[tuple[int, int, int]] = []
+        self.answered_ms_max = END_OF_TIME_MS
         self.is_lost = False
         self.revision_wait_seconds = 0.0
         self.roller = self.new_owner()
@@ -68,7 +70,7 @@ class World:
 
         parts = Parts(
             panes=FakePanes(self),
-            hours=FakeHours(self),
+            stored=FakePaneStore(self),
             sink=FakeSink(self),
             publisher=FakePublisher(self),  # type: ignore[arg-type]
             settled=settled,
@@ -154,6 +156,8 @@ class FakePanes:
         if self._world.faults:
             raise self._world.faults.pop(0)
         self._world.asked.append((length_ms, from_ms, to_ms))
+        if to_ms - from_ms > self._world.answered_ms_max and to_ms < END_OF_TIME_MS:
+            raise SinkUnavailableError("timed out")
         rows = [
             row
             for row in self._world.rows
@@ -178,34 +182,37 @@ class FakePanes:
         return sorted(start for start in starts if start >= since_ms)
 
 
-class FakeHours:
+class FakePaneStore:
     def __init__(self, world: World) -> None:
         self._world = world
 
     def write(
         self,
-        hours: Sequence[tuple[str, int]],
+        length_ms: int,
+        places: Sequence[tuple[str, int]],
         panes: pa.Table,
         position: int,
         now_ms: int,  # noqa: ARG002
     ) -> None:
-        for dimension, start_ms in hours:
+        for dimension, start_ms in places:
             mine = panes.filter(
                 pa.compute.and_(
                     pa.compute.equal(panes["dimension"].cast(pa.utf8()), dimension),
                     pa.compute.equal(panes["pane_ms"], start_ms),
                 )
             )
-            self._world.hours[dimension, start_ms] = mine, position
+            self._world.longer[length_ms, dimension, start_ms] = mine, position
 
-    def read(self, dimensions: Sequence[str], from_ms: int, to_ms: int) -> StoredHours:
+    def read(
+        self, length_ms: int, dimensions: Sequence[str], from_ms: int, to_ms: int
+    ) -> StoredPanes:
         found = {
-            place: kept
-            for place, kept in self._world.hours.items()
-            if place[0] in dimensions and from_ms <= place[1] < to_ms
+            (dimension, start_ms): kept
+            for (length, dimension, start_ms), kept in self._world.longer.items()
+            if length == length_ms and dimension in dimensions and from_ms <= start_ms < to_ms
         }
         panes = pa.concat_tables([PANES.empty_table(), *(panes for panes, _ in found.values())])
-        return StoredHours(panes, {place: position for place, (_, position) in found.items()})
+        return StoredPanes(panes, {place: position for place, (_, position) in found.items()})
 
 
 class FakeSink:
@@ -397,7 +404,11 @@ async def test_hours_are_stored_and_a_new_owner_goes_on_with_them() -> None:
     lagging = {at: dict(offsets) for at, offsets in world.progress.items()}
     await world.tell(world.land(7, seconds_ago=2 * 3_600))
     await world.pass_by(3_600)
-    hours = {start_ms for dimension, start_ms in world.hours if dimension == "vendor"}
+    hours = {
+        start_ms
+        for length_ms, dimension, start_ms in world.longer
+        if (length_ms, dimension) == (3_600_000, "vendor")
+    }
     assert len(hours) > 7 * 24
     world.land(5, seconds_ago=3 * 3_600)
     for progress in (dict(world.progress), lagging):
@@ -410,8 +421,35 @@ async def test_hours_are_stored_and_a_new_owner_goes_on_with_them() -> None:
         ]
         newest = max(day, key=lambda w: (w["window_end_ms"], w["revision"]))
         assert newest["requests_total"] == 4 * 20 + 7 + 5
-        weeks = [spans for spans in world.asked if spans[0] == 3_600_000]
-        assert len(weeks) <= 1 + len(hours)
+        counted_ms = {
+            length_ms: sum(to - start for length, start, to in world.asked if length == length_ms)
+            for length_ms in (300_000, 3_600_000)
+        }
+        # A day of those that came since, and the hour in which nobody rolled; not a week.
+        assert counted_ms[300_000] < 8 * 3_600_000
+        assert counted_ms[3_600_000] < 50 * 3_600_000
+
+
+@pytest.mark.parametrize("answered_seconds_max", [25, 90, 1_000])
+async def test_what_clickhouse_cannot_answer_in_time_is_asked_in_pieces(
+    answered_seconds_max: int,
+) -> None:
+    """Half as much until it is answered, also of one pane; then more again. Nothing is left out."""
+    world = World()
+    for _ in range(10):
+        await world.tell(world.land(20))
+        world.now_ms += 60_000
+    world.longer = {place: kept for place, kept in world.longer.items() if place[0] > 300_000}
+    world.asked.clear()
+    world.answered_ms_max = answered_seconds_max * 1000
+    world.new_owner()
+    await world.tell(world.idle())
+    spans_ms = [to - start for _, start, to in world.asked if to < END_OF_TIME_MS]
+    assert max(spans_ms) > world.answered_ms_max
+    assert sorted(spans_ms)[len(spans_ms) // 2] * 4 > min(world.answered_ms_max, SPAN_MS_MIN)
+    world.answered_ms_max = END_OF_TIME_MS
+    await world.pass_by(130)
+    assert world.counted() == 200
 
 
 async def test_late_events_in_flight_are_in_an_hour_once() -> None:
