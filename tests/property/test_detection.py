@@ -4,15 +4,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from streams.detection import BIN_MS, Bin, MarketDetector, Parameters, State, Transition
+from streams.detection import BIN_MS, OTHER, Bin, MarketDetector, Parameters, State, Transition
 from streams.detection.calibration import threshold
 from streams.detection.residuals import residuals
 from tests.benchmarks.alerts.running import BUDGET, DIMENSION, alarms_of, transitions_of
 from tests.benchmarks.alerts.running import peaks as peaks_of
 from tests.benchmarks.alerts.scoring import SERIES, score
+from tests.benchmarks.alerts.stream_path import stream_bins
 from tests.benchmarks.alerts.worlds import BINS_PER_DAY, START_MS, make_world
 
 NAMES = ("a", "b", "c", "d", "other")
@@ -140,20 +142,37 @@ def test_only_what_moved_is_far(counts: list[int], scale: float, place: int, by:
         assert np.abs(np.delete(ratio, moved)).max() < 0.02
 
 
+def test_the_stream_gives_the_detector_what_a_world_says() -> None:
+    """Through panes, windows and records, every named value keeps its sums, and nothing is lost."""
+    world = make_world(4, quiet=True, days=1)
+    pairs = zip(stream_bins(world), world.bins(), strict=True)
+    for found, wanted in ((a["vendor"], b["vendor"]) for a, b in pairs):
+        assert found.end_ms == wanted.end_ms
+        for name in ("requests", "tokens", "tokens_capped", "tokens_capped_squared", "errors"):
+            got = dict(zip(found.values, getattr(found, name).tolist(), strict=True))
+            want = dict(zip(wanted.values, getattr(wanted, name).tolist(), strict=True))
+            assert sum(got.values()) == sum(want.values())
+            both = (got.keys() & want.keys()) - {OTHER}
+            assert len(both) >= 25
+            assert all(got[value] == want[value] for value in both)
+        users = dict(zip(found.values, found.users.tolist(), strict=True))
+        assert users["vendor-01"] == pytest.approx(wanted.users.max(), rel=0.2)
+
+
 def test_small_evaluation_with_fixed_seeds() -> None:
     """A threshold from one quiet world keeps 1.5 times the budget on another, and finds 8 to 14 %.
 
     The full measurement is ``make benchalerts``; its page is tests/benchmarks/ALERTS.md.
     """
-    found, series_days = peaks_of(make_world(1, quiet=True, days=28))
+    found, series_days = peaks_of(make_world(1, quiet=True, days=28).bins())
     parameters = replace(
         Parameters(), thresholds={DIMENSION: threshold(found, series_days, BUDGET)}
     )
     settled_ms = START_MS + 14 * BINS_PER_DAY * BIN_MS
-    quiet = alarms_of(transitions_of(make_world(2, quiet=True, days=28), parameters))
+    quiet = alarms_of(transitions_of(make_world(2, quiet=True, days=28).bins(), parameters))
     false = sum(each.at_ms > settled_ms for each in quiet)
     assert false <= 1.5 * BUDGET * SERIES * 14 / 28
     world = make_world(3, days=28 + 14, happenings={"8 to 14 %": 20})
-    result = score(world, alarms_of(transitions_of(world, parameters)))
+    result = score(world, alarms_of(transitions_of(world.bins(), parameters)))
     assert len(result.delays()) == 20
     assert result.within(30) >= 0.95

@@ -152,7 +152,8 @@ Four quiet weeks are history; the four weeks after them are scored and hold {per
 random minute and is about a random vendor (8 to 14 %: one of three around 8 %; small x3: one below 2 %), up or down where that makes sense, whatever its size: a
 quarter more of a vendor with six requests in five minutes cannot be seen in an hour by anyone. Changes stay for 3 to 10 hours, then fade over a week, and enter later baselines. Outages last 45 minutes.
 
-The detector is fed what the stream gives out: whole numbers, 50 rows and `other`, through `MarketDetector.observe`.
+The whole way of the stream is taken: the requests are counted in panes, rolled by the worker's own windows (50 values by tokens, `other`, sketches of users), written as
+records of `llm-shares-v1`, read again as the worker's detector reads them, and judged by `MarketDetector.observe`. That panes equal a recount of events is tested elsewhere.
 
 ## How it is counted
 

@@ -1,14 +1,22 @@
 """The detector on worlds: its threshold from some, its score on others."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
 
-from streams.detection import Kind, MarketDetector, Parameters, State, Transition
+import click
+
+from streams.detection import Bin, Kind, MarketDetector, Parameters, State, Transition
 from streams.detection.calibration import counted, threshold, trace
 from tests.benchmarks.alerts import naive
 from tests.benchmarks.alerts.scoring import SERIES, Alarm, Score, score
-from tests.benchmarks.alerts.worlds import SCORED_DAYS, World, make_world
+from tests.benchmarks.alerts.stream_path import stream_bins
+from tests.benchmarks.alerts.worlds import SCORED_DAYS, make_world
 
+Result = TypeVar("Result")
+Bins = Iterator[Mapping[str, Bin]]
 DIMENSION = "vendor"
 BUDGET = 1.0
 """False alarms per series and 28 days."""
@@ -27,13 +35,11 @@ def calibrated(seeds: Sequence[int]) -> Thresholds:
     sizes: list[float] = []
     series_days = 0.0
     traces: dict[str, list[naive.Trace]] = {name: [] for name in naive.NAIVE}
-    for seed in seeds:
-        world = make_world(seed, quiet=True)
-        found, days = peaks(world)
+    for found, days, traced in _side_by_side(_quiet_world, seeds):
         sizes += found
         series_days += days
-        for name, statistic in naive.NAIVE.items():
-            traces[name].append(naive.trace(world, statistic))
+        for name in naive.NAIVE:
+            traces[name].append(traced[name])
     own = threshold(sizes, series_days, BUDGET)
     allowed = BUDGET * SERIES * len(seeds) * SCORED_DAYS / 28
     return Thresholds(
@@ -42,9 +48,25 @@ def calibrated(seeds: Sequence[int]) -> Thresholds:
     )
 
 
-def peaks(world: World) -> tuple[list[float], float]:
+def _side_by_side(function: Callable[[int], Result], seeds: Sequence[int]) -> list[Result]:
+    """Return what a function returns for each seed, one world per processor at a time."""
+    found = []
+    with ProcessPoolExecutor() as pool, click.progressbar(length=len(seeds)) as bar:
+        for each in pool.map(function, seeds):
+            found.append(each)
+            bar.update(1)
+    return found
+
+
+def _quiet_world(seed: int) -> tuple[list[float], float, dict[str, naive.Trace]]:
+    world = make_world(seed, quiet=True)
+    traces = {name: naive.trace(world, statistic) for name, statistic in naive.NAIVE.items()}
+    return *peaks(stream_bins(world)), traces
+
+
+def peaks(bins: Bins) -> tuple[list[float], float]:
     """Return how far quiet series strayed, and the series-days they did so in."""
-    return counted(trace(world.bins(), Parameters())[DIMENSION])
+    return counted(trace(bins, Parameters())[DIMENSION])
 
 
 def alarms_of(transitions: Sequence[Transition]) -> list[Alarm]:
@@ -59,20 +81,26 @@ def alarms_of(transitions: Sequence[Transition]) -> list[Alarm]:
     return alarms
 
 
-def transitions_of(world: World, parameters: Parameters) -> list[Transition]:
+def transitions_of(bins: Bins, parameters: Parameters) -> list[Transition]:
     """Return all that the detector says of a world, fed bin by bin."""
     detector = MarketDetector(parameters)
-    return [each for bins in world.bins() for each in detector.observe(bins)]
+    return [said for each in bins for said in detector.observe(each)]
 
 
 def scores(seeds: Sequence[int], thresholds: Thresholds, *, quiet: bool) -> dict[str, Score]:
     """Return the score of the detector (``tokentide``) and of the naive ones on worlds."""
     totals = {name: Score() for name in ("tokentide", *naive.NAIVE)}
-    for seed in seeds:
-        world = make_world(seed, quiet=quiet)
-        alarms = alarms_of(transitions_of(world, thresholds.parameters))
-        totals["tokentide"].add(score(world, alarms))
-        for name, statistic in naive.NAIVE.items():
-            alarms = naive.trace(world, statistic).alarms(thresholds.naive[name])
-            totals[name].add(score(world, alarms))
+    for found in _side_by_side(partial(_scored_world, thresholds, quiet), seeds):
+        for name, each in found.items():
+            totals[name].add(each)
     return totals
+
+
+def _scored_world(thresholds: Thresholds, quiet: bool, seed: int) -> dict[str, Score]:
+    world = make_world(seed, quiet=quiet)
+    alarms = alarms_of(transitions_of(stream_bins(world), thresholds.parameters))
+    found = {"tokentide": score(world, alarms)}
+    for name, statistic in naive.NAIVE.items():
+        alarms = naive.trace(world, statistic).alarms(thresholds.naive[name])
+        found[name] = score(world, alarms)
+    return found

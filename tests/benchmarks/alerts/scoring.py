@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from streams.detection import BIN_MS
-from tests.benchmarks.alerts.worlds import BINS_PER_DAY, VENDORS, World
+from tests.benchmarks.alerts.worlds import BINS_PER_DAY, START_MS, VENDORS, World
 
 MINUTE_MS = 60_000
 NEIGHBOUR_MS = 120 * MINUTE_MS
@@ -112,17 +112,12 @@ def score(world: World, alarms: Iterable[Alarm]) -> Score:
     for number, event in enumerate(changes):
         delay = (first[number] - event.onset_ms) / MINUTE_MS if number in first else np.inf
         found.delays_minutes.setdefault(event.kind, []).append(delay)
-    days = len(world.requests) / BINS_PER_DAY - (world.scored_from_ms - world_start(world)) / (
+    days = len(world.requests) / BINS_PER_DAY - (world.scored_from_ms - START_MS) / (
         BINS_PER_DAY * BIN_MS
     )
     found.series_days = SERIES * days
     _count_neighbours(found, world, false)
     return found
-
-
-def world_start(world: World) -> int:
-    """Return when a world begins, epoch milliseconds."""
-    return next(iter(world.bins()))["vendor"].end_ms - BIN_MS
 
 
 def _count_neighbours(found: Score, world: World, false: Sequence[Alarm]) -> None:
