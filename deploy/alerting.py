@@ -11,7 +11,7 @@ import orjson
 from clickhouse_connect.driver.httpclient import HttpClient
 from faust.types import TP
 
-from agents import detect_share_changes
+from agents import detect_share_changes, detection_parts
 from agents.deliver_alerts import AlertDelivery, Receiver
 from agents.rule_file import RuleFile
 from schemas.errors import ConfigurationError, FatalError, RetryableError
@@ -141,14 +141,14 @@ def _parts(
     relations: Relations,
     progress: Progress,
     on_stored: Callable[[], None],
-) -> detect_share_changes.Parts:
+) -> detection_parts.Parts:
     parameters = read_parameters(settings.alert_parameters_file)
     database = settings.clickhouse_database
 
     def new_detector(open_alerts: Iterable[Transition]) -> MarketDetector:
         return MarketDetector(parameters, relations=relations, open_alerts=open_alerts)
 
-    return detect_share_changes.Parts(
+    return detection_parts.Parts(
         new_detector=new_detector,
         parameters=parameters.as_dict(),
         parameters_version=parameters.version,

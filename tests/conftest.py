@@ -16,7 +16,9 @@ from urllib.request import urlopen
 
 import orjson
 import pytest
+from click.testing import CliRunner, Result
 
+from deploy.cli.main import LazyCommands
 from deploy.kafka_admin import admin_client, kafka_answers
 from deploy.local.processes import Child, last_lines, port_is_free
 
@@ -76,6 +78,12 @@ def run_tokentide(
         timeout=timeout_seconds,
         check=False,
     )
+
+
+def invoke_tokentide(*arguments: str, **settings: object) -> Result:
+    """Run a ``tokentide`` command in this process, where starting one takes longer than its work."""
+    command = LazyCommands(name="tokentide")
+    return CliRunner().invoke(command, arguments, env=environment(**settings))
 
 
 @contextmanager

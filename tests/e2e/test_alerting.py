@@ -27,7 +27,7 @@ from sinks.share_windows import ShareWindows
 from sinks.usage_events import UsageEventWriter
 from streams.detection import BIN_MS
 from tests.conftest import ClickHouseAddress as Server
-from tests.conftest import environment, http_answers, run_tokentide
+from tests.conftest import environment, http_answers, invoke_tokentide
 from tests.e2e.alertmanager import NotBuiltError, alertmanager
 from tests.integration.sinks_database import migrated, rows_of
 from tests.made_market import SHARES, make_requests, rows, windows
@@ -168,8 +168,8 @@ class Market:
 
 @pytest.fixture
 def market(kafka_bootstrap: str, clickhouse: Server, fresh_database: str) -> Iterator[Market]:
-    done = run_tokentide("topics", kafka_bootstrap_servers=kafka_bootstrap)
-    assert done.returncode == 0, done.stderr
+    done = invoke_tokentide("topics", kafka_bootstrap_servers=kafka_bootstrap)
+    assert done.exit_code == 0, done.output
     with migrated(clickhouse, fresh_database) as client:
         # The tables drop what is old; three hours ago, so that all that is live is in the past.
         start_ms = int(time.time() * 1000) // BIN_MS * BIN_MS - 4 * 3_600_000

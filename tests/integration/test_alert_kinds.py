@@ -14,7 +14,8 @@ import pytest
 from clickhouse_connect.driver.httpclient import HttpClient
 from faust.types import TP
 
-from agents.detect_share_changes import SILENCE_MS, Parts, ShareChanges
+from agents.detect_share_changes import SILENCE_MS, ShareChanges
+from agents.detection_parts import Parts
 from agents.rule_file import RuleFile
 from schemas.share_alert import ShareAlert
 from schemas.topics import SHARES_TOPIC

@@ -7,12 +7,11 @@ from typing import Any
 
 import clickhouse_connect
 import orjson
-from click.testing import CliRunner, Result
+from click.testing import Result
 from clickhouse_connect.driver.httpclient import HttpClient
 
-from deploy.cli.main import LazyCommands
 from deploy.kafka_admin import kafka_answers
-from tests.conftest import free_port, run_tokentide, running, tokentide
+from tests.conftest import free_port, invoke_tokentide, run_tokentide, running, tokentide
 from tests.integration.test_worker import Parts, wait_for, working
 
 
@@ -41,9 +40,7 @@ def writer_of(parts: Parts) -> Iterator[HttpClient]:
 
 
 def run(parts: Parts, *options: str) -> Result:
-    """Run the command in this process: starting one takes longer than the checks."""
-    names = {f"TOKENTIDE_{name.upper()}": str(value) for name, value in parts.settings().items()}
-    return CliRunner().invoke(LazyCommands(name="tokentide"), ["reconcile", *options], env=names)
+    return invoke_tokentide("reconcile", *options, **parts.settings())
 
 
 def reconciled(parts: Parts, *options: str) -> tuple[int, Any]:

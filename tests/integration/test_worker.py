@@ -19,7 +19,15 @@ from kafka import KafkaProducer
 from deploy.kafka_admin import kafka_answers
 from deploy.local.processes import Child
 from schemas.topics import USAGE_TOPIC
-from tests.conftest import environment, free_port, http_answers, run_tokentide, running, tokentide
+from tests.conftest import (
+    environment,
+    free_port,
+    http_answers,
+    invoke_tokentide,
+    run_tokentide,
+    running,
+    tokentide,
+)
 
 WAIT_SECONDS = 60.0
 
@@ -143,8 +151,8 @@ def working(parts: Parts) -> Iterator[tuple[Child, Child]]:
 
 def prepare(parts: Parts) -> None:
     for command in (("topics",), ("migrate",), ("catalogue", "publish")):
-        done = run_tokentide(*command, **parts.settings())
-        assert done.returncode == 0, done.stderr
+        done = invoke_tokentide(*command, **parts.settings())
+        assert done.exit_code == 0, done.output
 
 
 def test_clickhouse_away_costs_lag_and_nothing_else(parts: Parts) -> None:
@@ -160,8 +168,8 @@ def test_clickhouse_away_costs_lag_and_nothing_else(parts: Parts) -> None:
         assert parts.metric(committed) == 501
         clickhouse.start()
         wait_for(lambda: parts.readiness()[0] == 200, "a worker that is ready again")
-        done = run_tokentide("status", "--wait", "--timeout", "60", **parts.settings())
-        assert done.returncode == 0, done.stderr
+        done = invoke_tokentide("status", "--wait", "--timeout", "60", **parts.settings())
+        assert done.exit_code == 0, done.output
         assert parts.query("SELECT count(), uniqExact(event_id) FROM usage_events") == [
             (1000, 1000)
         ]
@@ -232,9 +240,9 @@ def test_a_worker_that_can_not_work_says_why_in_one_line(parts: Parts) -> None:
     wait_for(lambda: http_answers(ping), "clickhouse")
     try:
         assert "tokentide migrate" in fault()
-        assert run_tokentide("migrate", **parts.settings()).returncode == 0
+        assert invoke_tokentide("migrate", **parts.settings()).exit_code == 0
         assert "tokentide topics" in fault()
-        assert run_tokentide("topics", **parts.settings()).returncode == 0
+        assert invoke_tokentide("topics", **parts.settings()).exit_code == 0
         assert "tokentide catalogue publish" in fault()
         assert "TOKENTIDE_WORKER_PORT" in fault(worker_port=parts.kafka_port)
         assert "kafka at 127.0.0.1" in fault(kafka_bootstrap_servers="127.0.0.1:1")

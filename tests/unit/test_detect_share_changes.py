@@ -1,7 +1,6 @@
 """Detection: a bin is judged once, a transition stored once, whatever dies in between."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ import pytest
 from faust.types import TP
 
 from agents import calling, detect_share_changes
-from agents.detect_share_changes import SILENCE_MS, Parts, ShareChanges
+from agents.detect_share_changes import SILENCE_MS, ShareChanges
+from agents.detection_parts import Parts
 from agents.rule_file import RuleFile
 from schemas.errors import FatalError, SinkUnavailableError
 from schemas.share_alert import Explanation, ShareAlert
@@ -32,6 +32,7 @@ from streams.detection import (
 from streams.health import SHARES_LAG, Progress
 from streams.partitions import StoreRequest
 from tests.alert_examples import EXPLANATION
+from tests.inline import Inline
 from tests.made_market import DIMENSIONS, SHARES, make_requests, windows
 from tests.record_batch import record_batch
 
@@ -201,7 +202,7 @@ class Process:
                 alerts=self.world,
                 explainer=self.world,
                 rules=rules,
-                executor=ThreadPoolExecutor(1),
+                executor=Inline(),
                 progress=Progress(30, lag=SHARES_LAG),
                 retry_wait_seconds_max=0.01,
                 on_stored=on_stored,

@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -26,6 +25,7 @@ from streams.pane_topic import dimensions_of
 from streams.panes import CountedRows
 from streams.partitions import Confirm, StoreRequest
 from streams.record_batches import PartitionLostError
+from tests.inline import Inline
 from tests.record_batch import record_batch
 from tests.usage_rows import Row, as_table, random_rows
 
@@ -74,7 +74,7 @@ class World:
             sink=FakeSink(self),
             publisher=FakePublisher(self),  # type: ignore[arg-type]
             settled=settled,
-            executor=ThreadPoolExecutor(1),
+            executor=Inline(),
             progress=Progress(30, lag=PANES_LAG),
             rules=Rules(
                 top=2,
