@@ -14,8 +14,8 @@ import structlog
 from prometheus_client import Counter
 
 from agents.calling import Call, in_thread
+from agents.spans import Spans
 from agents.window_parts import GivenWindow, Parts
-from schemas.errors import SinkUnavailableError
 from schemas.panes import PANE_MS, PANES
 from streams.panes import by_dimension
 from streams.windows import (
@@ -42,11 +42,6 @@ END_OF_TIME_MS = 4_000_000_000_000
 """Later than any event: the broker's clock has bounded the event times of what is stored."""
 LATE_KEPT_MS = 60_000
 """How much further back than needed short panes are counted, for events that are late."""
-SPAN_MS_MIN = 120_000
-SPAN_MS_MAX = 86_400_000
-"""Event time of which panes are asked for at once: to begin with, and at most."""
-QUICK_SECONDS = 1.0
-"""An answer that took less: twice as much may be asked for."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +65,7 @@ class Rebuilding:
         dimensions: It has these.
         parts: Where panes and windows are stored.
         call: Calls ClickHouse.
+        spans: How much it is asked about at once.
         below: Offsets of the usage partitions: what is below them is counted.
     """
 
@@ -79,16 +75,17 @@ class Rebuilding:
         dimensions: Sequence[str],
         parts: Parts,
         call: Call,
+        spans: Spans,
         below: Mapping[int, int],
     ) -> None:
         self._partition = partition
         self._dimensions = dimensions
         self._parts = parts
         self._call = call
+        self._spans = spans
         self._below = below
         self._now_ms = parts.now_ms()
         self._windows: dict[str, Windows] = {}
-        self._span_ms = SPAN_MS_MIN
 
     async def run(self, append_time_ms: int) -> Rebuilt:
         """Return the state.
@@ -163,36 +160,13 @@ class Rebuilding:
     async def _count(
         self, length_ms: int, from_ms: int, to_ms: int, above: Mapping[int, int] | None = None
     ) -> pa.Table:
-        """Return panes, asked for in spans that ClickHouse answers in good time.
+        def count(from_ms: int, to_ms: int) -> pa.Table:
+            return self._parts.panes.read(
+                self._dimensions, length_ms, from_ms, to_ms, above=above, below=self._below
+            )
 
-        A span of what happened to be much, or on a busy machine, is answered too late; then half of
-        it is asked for. While it is answered quickly, twice as much.
-        """
-        found = [PANES.empty_table()]
-        while from_ms < to_ms:
-
-            def read(from_ms: int = from_ms) -> tuple[int, pa.Table]:
-                until_ms = min(from_ms + self._span_ms, to_ms)
-                started = self._parts.clock()
-                try:
-                    panes = self._parts.panes.read(
-                        self._dimensions,
-                        length_ms,
-                        from_ms,
-                        until_ms,
-                        above=above,
-                        below=self._below,
-                    )
-                except SinkUnavailableError:
-                    self._span_ms = max(self._span_ms // 2, 1)
-                    raise
-                if self._parts.clock() - started < QUICK_SECONDS:
-                    self._span_ms = min(self._span_ms * 2, SPAN_MS_MAX)
-                return until_ms, panes
-
-            from_ms, panes = await self._call(read)
-            found.append(panes)
-        return pa.concat_tables(found)
+        found = await self._spans.ask(self._call, count, from_ms, to_ms)
+        return pa.concat_tables([PANES.empty_table(), *found])
 
     async def _load_stored(self, length_ms: int, told: Mapping[int, int]) -> None:
         """Load panes as they were stored, and count those rows that came since.
@@ -283,14 +257,16 @@ class Rebuilding:
 
     async def _find_owed(self, told: Mapping[int, int]) -> None:
         """Make those windows due that an earlier owner had given out and not yet revised."""
-        late = await self._call(
-            self._parts.panes.late_panes_ms,
-            self._now_ms - self._parts.rules.grace_ms,
-            above=told,
-            below=self._below,
-        )
+
+        def find(from_ms: int, to_ms: int) -> list[int]:
+            return self._parts.panes.late_panes_ms(from_ms, to_ms, above=told, below=self._below)
+
+        since_ms = self._now_ms - self._parts.rules.grace_ms
+        found = await self._spans.ask(self._call, find, since_ms, self._now_ms)
+        found.append(await self._call(find, self._now_ms, END_OF_TIME_MS))
+        late = {start_ms for starts_ms in found for start_ms in starts_ms}
         for windows in self._windows.values():
-            windows.note_late(late)
+            windows.note_late(sorted(late))
 
 
 def _aligned(time_ms: int, size: Size) -> int:

@@ -19,6 +19,7 @@ from prometheus_client import Counter, Gauge
 
 from agents.calling import Caller, Result, in_thread
 from agents.rebuild_windows import Rebuilding
+from agents.spans import Spans
 from agents.window_parts import Parts
 from schemas.errors import RecordError
 from schemas.panes import RangeOfPanes, decode
@@ -67,6 +68,7 @@ class WindowRoller:
         """Panes of ranges that are counted and not added yet."""
         self._watermarks = Watermarks(parts.rules.lateness_ms, parts.rules.stalled_seconds)
         self._revised_seconds = parts.clock()
+        self._spans = Spans(parts.clock)
 
     async def store(self, request: StoreRequest) -> None:
         """Count the ranges of some records and give out what is due; returns when it is stored.
@@ -129,7 +131,12 @@ class WindowRoller:
         partitions = {partition for offsets in known for partition in offsets}
         below = {p: max(offsets.get(p, 0) for offsets in known) for p in partitions}
         rebuilding = Rebuilding(
-            self._partition, self._dimensions, self._parts, partial(self._call, confirm), below
+            self._partition,
+            self._dimensions,
+            self._parts,
+            partial(self._call, confirm),
+            self._spans,
+            below,
         )
         rebuilt = await rebuilding.run(append_time_ms)
         self._windows, self._counted = rebuilt.windows, below
@@ -212,14 +219,10 @@ class WindowRoller:
                 and (is_revision or end_ms <= watermark_ms)
             }
             for chunk in _chunks(sorted(ends), size):
-                panes = await self._call(
-                    confirm,
-                    self._parts.panes.read,
-                    self._dimensions,
-                    size.slide_ms,
-                    chunk[0] - size.length_ms,
-                    chunk[-1],
-                )
+                read = partial(self._parts.panes.read, self._dimensions, size.slide_ms)
+                call = partial(self._call, confirm)
+                found = await self._spans.ask(call, read, chunk[0] - size.length_ms, chunk[-1])
+                panes = pa.concat_tables(found)
                 answered = await in_thread(self._parts.executor, self._answered, size, chunk, panes)
                 await self._send(confirm, answered, watermark_ms)
 

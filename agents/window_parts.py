@@ -28,9 +28,9 @@ class Panes(Protocol):
         """Return panes in the form of `schemas.panes.PANES`."""
 
     def late_panes_ms(
-        self, since_ms: int, *, above: Mapping[int, int], below: Mapping[int, int]
+        self, from_ms: int, to_ms: int, *, above: Mapping[int, int], below: Mapping[int, int]
     ) -> list[int]:
-        """Return the starts of panes that have rows at offsets between these."""
+        """Return the starts of panes that have rows of these times at offsets between these."""
 
 
 class StoredPanes(Protocol):

@@ -86,12 +86,13 @@ class PaneCounts:
         return in_form(self._query(" UNION ALL ".join(each)))
 
     def late_panes_ms(
-        self, since_ms: int, *, above: Mapping[int, int], below: Mapping[int, int]
+        self, from_ms: int, to_ms: int, *, above: Mapping[int, int], below: Mapping[int, int]
     ) -> list[int]:
         """Return the starts of panes that have rows at offsets in these ranges.
 
         Args:
-            since_ms: Panes from this event time on, epoch milliseconds.
+            from_ms: Event times ``[from_ms, to_ms)``, epoch milliseconds.
+            to_ms: See there.
             above: First offset, by partition of the usage topic; 0 where none is given.
             below: First offset behind.
 
@@ -101,7 +102,8 @@ class PaneCounts:
         found = self._query(
             f"SELECT DISTINCT toInt64(intDiv(toUnixTimestamp64Milli(occurred_at), {PANE_MS})"
             f" * {PANE_MS}) AS pane_ms FROM {self._table}"
-            f" WHERE occurred_at >= fromUnixTimestamp64Milli({since_ms:d}, 'UTC')"
+            f" WHERE occurred_at >= fromUnixTimestamp64Milli({from_ms:d}, 'UTC')"
+            f" AND occurred_at < fromUnixTimestamp64Milli({to_ms:d}, 'UTC')"
             f" AND ({_offsets(above, below)})"
         )
         return [int(each) for each in found["pane_ms"].to_pylist()]

@@ -78,11 +78,14 @@ def test_panes_that_have_rows_at_offsets_are_found(client: HttpClient) -> None:
     rows = random_rows(3, 400, START, SPAN)
     UsageEventWriter(client, client.database or "").write(as_table(rows), "one")
     counts = PaneCounts(client, client.database or "", CAP, 60.0)
-    found = counts.late_panes_ms(START_MS + 20_000, above={PARTITION: 380}, below={PARTITION: 390})
+    found = counts.late_panes_ms(
+        START_MS + 20_000, START_MS + SPAN_MS, above={PARTITION: 380}, below={PARTITION: 390}
+    )
     times = [int(row["occurred_at"].timestamp() * 1000) for row in rows[380:390]]
     expected = {time // PANE_MS * PANE_MS for time in times if time >= START_MS + 20_000}
     assert set(found) == expected
-    assert not counts.late_panes_ms(START_MS, above={PARTITION: 400}, below={PARTITION: 400})
+    every = START_MS, START_MS + SPAN_MS
+    assert not counts.late_panes_ms(*every, above={PARTITION: 400}, below={PARTITION: 400})
 
 
 @pytest.mark.parametrize("length_ms", STORED_LENGTHS)
