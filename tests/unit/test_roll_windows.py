@@ -432,7 +432,7 @@ async def test_hours_are_stored_and_a_new_owner_goes_on_with_them() -> None:
         assert counted_ms[3_600_000] < 50 * 3_600_000
 
 
-@pytest.mark.parametrize("answered_seconds_max", [25, 90, 1_000])
+@pytest.mark.parametrize("answered_seconds_max", [90, 1_000])
 async def test_what_clickhouse_cannot_answer_in_time_is_asked_in_pieces(
     answered_seconds_max: int,
 ) -> None:
@@ -524,14 +524,14 @@ async def test_missed_windows_wait_for_the_backlog_to_be_stored() -> None:
     began_ms, before = world.now_ms, len(world.stored)
     world.now_ms += 4 * 3_600_000
     world.new_owner()
-    for minutes in range(1, 240):
+    for minutes in range(3, 240, 3):
         seconds_ago = (world.now_ms - began_ms) / 1000 - 60 * minutes
         await world.tell(world.land(1, seconds_ago=seconds_ago, spread_seconds=0.001))
         newest_ms = began_ms + 60_000 * minutes + SECOND_MS
         fresh = [window for window in world.stored[before:] if not window["revision"]]
         assert all(window["window_end_ms"] <= newest_ms for window in fresh)
     await world.pass_by(130)
-    assert world.counted() == 50 + 239
+    assert world.counted() == 50 + 79
     assert not [w for w in world.stored[before:] if w["revision"] and w["window_seconds"] == 60]
 
 
