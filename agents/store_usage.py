@@ -92,6 +92,18 @@ class Stored(StoredIds, Protocol):
         """Return how many inserts came after one."""
 
 
+class LostBlocks(Protocol):
+    """Makes sure of blocks whose insert was repeated; see `sinks.lost_blocks`.
+
+    Both return how many rows were missing, and raise SinkUnavailableError when the same call may
+    succeed later.
+    """
+
+    def make_good(self, rows: pa.Table, token: str) -> int: ...
+
+    def make_duplicates_good(self, rows: pa.Table, token: str) -> int: ...
+
+
 class DeadLetterTopic(Protocol):
     """Where refused records go."""
 
@@ -125,6 +137,7 @@ class Parts:
     catalogue: Callable[[], Awaitable[Catalogue]]
     writer: Writer
     stored: Stored
+    lost: LostBlocks
     dead_letters: DeadLetterTopic
     panes: PaneTopic
     preparing: Executor
@@ -323,7 +336,7 @@ class UsageStore:
 
         async def insert(piece: Piece) -> None:
             token = _token(batch, piece.first_offset, piece.next_offset, piece.month)
-            await self._call(request, self._parts.inserting, self._write, piece.rows, token)
+            await self._insert(request, self._write, self._parts.lost.make_good, piece.rows, token)
 
         async def may_cut(piece: Piece) -> bool:
             found = await self._call(
@@ -351,10 +364,10 @@ class UsageStore:
     async def _land_duplicates(self, request: StoreRequest, rows: Rows) -> None:
         batch = request.batch
         for block in blocks_by_month(rows.duplicates):
-            await self._call(
+            await self._insert(
                 request,
-                self._parts.inserting,
                 self._parts.writer.write_duplicates,
+                self._parts.lost.make_duplicates_good,
                 block.rows.select(DUPLICATE_COLUMNS),
                 _token(batch, batch.first_offset, batch.next_offset, block.month),
             )
@@ -367,6 +380,26 @@ class UsageStore:
                 offset_first=batch.first_offset,
                 offset_last=batch.next_offset - 1,
             )
+
+    async def _insert(
+        self,
+        request: StoreRequest,
+        write: Callable[[pa.Table, str], None],
+        make_good: Callable[[pa.Table, str], int],
+        rows: pa.Table,
+        token: str,
+    ) -> None:
+        """Insert a block; a repeat that is acknowledged is looked for: its token may be all there is."""
+        tries = 0
+
+        def attempt() -> None:
+            nonlocal tries
+            tries += 1
+            write(rows, token)
+
+        await self._call(request, self._parts.inserting, attempt)
+        if tries > 1 or request.is_repeat:
+            await self._call(request, self._parts.inserting, make_good, rows, token)
 
     async def _call(
         self,

@@ -25,6 +25,7 @@ from schemas.catalogue import Catalogue, origin
 from schemas.errors import FatalError, RetryableError
 from schemas.topics import PANES_TOPIC, SHARES_TOPIC
 from sinks import clickhouse
+from sinks.lost_blocks import LostBlocks
 from sinks.pane_counts import PaneCounts
 from sinks.share_panes import SharePanes
 from sinks.share_windows import ShareWindows
@@ -132,6 +133,7 @@ def _add_agents(
         catalogue=catalogue,
         writer=UsageEventWriter(client, settings.clickhouse_database),
         stored=StoredEvents(client, settings.clickhouse_database),
+        lost=LostBlocks(client, settings.clickhouse_database),
         dead_letters=dead_letters,
         panes=pane_topic,
         preparing=preparing,

@@ -3,6 +3,7 @@
 A story takes a breakage of `tests.chaos.orders`: with the right one the books must not balance.
 """
 
+import shutil
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -88,6 +89,38 @@ def forgetting(stage: Stage, table: str) -> Iterator[None]:
     finally:
         if table:
             stage.sql(change + "10000")
+
+
+def token_without_its_part(stage: Stage, seed: int, breakage: str) -> Verdict:
+    """A range has landed and is not committed; the engine dies and keeps of it only the tokens.
+
+    So it is left by an engine that dies between a block's token and its part. Here the parts are
+    taken away while it is down.
+    """
+    only(stage)
+    stage.sql("SYSTEM STOP MERGES usage_events")
+    with running_round(stage, seed, rate=20_000, records_max=4_000) as round_:
+        round_.produced(4_000)
+        stage.start_worker(FIRST, Orders("after_insert", 2, breakage))
+        code = stage.nursery.wait(stage.workers[FIRST].pid, DIE_SECONDS_MAX)
+        assert code == -signal.SIGKILL, f"{code} instead of a death"
+        stage.workers.pop(FIRST)
+        committed = stage.committed()
+        landed = " OR ".join(
+            f"(kafka_partition = {p} AND kafka_offset >= {max(begin, committed.get(p, 0))})"
+            for p, begin in round_.begins.items()
+        )
+        paths = stage.sql(
+            "SELECT path FROM system.parts WHERE active AND table = 'usage_events' AND name IN"
+            f" (SELECT DISTINCT _part FROM usage_events WHERE {landed})"
+        )
+        assert paths, "nothing had landed"
+        stage.kill_engine()
+        for (path,) in paths:
+            shutil.rmtree(str(path))
+        stage.start_engine()
+        stage.start_worker(FIRST, Orders(breakage=breakage))
+    return round_.verdict
 
 
 def clickhouse_away(stage: Stage, seed: int, breakage: str) -> Verdict:
@@ -350,6 +383,7 @@ STORIES: Mapping[str, Story] = {
     "same worker name twice": same_name_twice,
     "clock steps by an hour": clock_steps,
     "coordinator error": coordinator_error,
+    "token without its part": token_without_its_part,
     "retention takes unread records": retention,
     "retention cuts a declared range": retention_cuts_a_declared_range,
     "partitions added": partitions_added,
@@ -374,6 +408,7 @@ BROKEN: Mapping[str, tuple[Story, str]] = {
     "no_duplicate_check": (resent_and_refused, "unexpected"),
     "fresh_repeat": (catalogue_changes_in_a_repeat, "rollups"),
     "silent_gap": (retention, "unexpected"),
+    "trust_tokens": (token_without_its_part, "lost"),
     "no_window": (dies_and_returns("after_insert", table="usage_1h"), "rollups"),
 }
 """Breakage -> the story that shows it, and the kind of difference that it must make."""

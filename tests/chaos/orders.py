@@ -68,6 +68,7 @@ BREAKAGES = {
     "fresh_repeat": "a repeat is made anew, with the catalogue of the moment",
     "silent_gap": "offsets that retention took are passed over",
     "no_window": "a rollup remembers no tokens",
+    "trust_tokens": "a repeat that ClickHouse has acknowledged counts as stored",
     "panes_again": "panes of a range that is told again are counted again",
     "rebuild_all": "windows are rebuilt from all that is stored, in flight or not",
 }

@@ -15,6 +15,7 @@ from tests.chaos.stage import Stage
         "second SIGTERM",
         "clock steps by an hour",
         "coordinator error",
+        "token without its part",
         "retention takes unread records",
         "retention cuts a declared range",
         "catalogue changes in a repeated range",

@@ -29,6 +29,7 @@ from deploy.cli.worker import ENVIRONMENT
 from schemas.errors import FatalError, RejectedBatchError, RetryableError, SinkUnavailableError
 from schemas.topics import USAGE_TOPIC
 from sinks import stored_events
+from sinks.lost_blocks import LostBlocks
 from sinks.pane_counts import PaneCounts
 from sinks.share_windows import ShareWindows
 from sinks.usage_events import UsageEventWriter
@@ -389,6 +390,11 @@ def _break_rebuild_all() -> None:
         return wrapped
 
     around(PaneCounts, "read", wrap)
+
+
+def _break_trust_tokens() -> None:
+    for name in ("make_good", "make_duplicates_good"):
+        around(LostBlocks, name, lambda _: lambda *_: 0)
 
 
 def _break_random_tokens() -> None:

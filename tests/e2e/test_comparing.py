@@ -14,6 +14,7 @@ from faust.types import TP
 from agents.store_usage import Parts, UsageStore
 from deploy.local.simulator.records_file import read_records
 from schemas.catalogue import Catalogue, load_shipped
+from sinks.lost_blocks import LostBlocks
 from sinks.stored_events import StoredEvents
 from sinks.usage_events import UsageEventWriter
 from streams.batches import Batch
@@ -83,6 +84,7 @@ async def store(client: HttpClient, database: str, values: list[bytes]) -> None:
             catalogue=catalogue,
             writer=UsageEventWriter(client, database),
             stored=StoredEvents(client, database),
+            lost=LostBlocks(client, database),
             dead_letters=SimpleNamespace(send=nothing),
             panes=SimpleNamespace(publish=nothing),
             preparing=executor,

@@ -1,15 +1,19 @@
 """The engine dies in the middle of inserts: what the delivery protocol takes for granted of it."""
 
 import random
+import shutil
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
 
+from agents.store_usage import DUPLICATE_COLUMNS
 from deploy.local.processes import Child
 from schemas.errors import SinkUnavailableError
 from sinks.clickhouse import ClickHouseAddress, connect
+from sinks.lost_blocks import LostBlocks
 from sinks.migrate import migrate
 from sinks.usage_events import UsageEventWriter
 from tests.conftest import environment, free_port, http_answers, tokentide
@@ -105,3 +109,54 @@ def test_a_view_never_has_what_its_table_has_not(tmp_path: Path) -> None:
     finally:
         engine.stop(20)
     assert incomplete, "no kill fell between a table and its views"
+
+
+def test_a_block_of_which_only_the_token_is_left_is_made_good(tmp_path: Path) -> None:
+    """The engine dies between a block's token and its part: here the part is taken away while it is
+    down. It takes the repeat for one, and stores nothing; then the table alone is made good.
+    """
+    port = free_port()
+    command = tokentide("clickhouse", "--data-dir", str(tmp_path), "--port", str(port))
+    engine = Child("clickhouse", command, tmp_path / "clickhouse.out", environment())
+    ping = f"http://127.0.0.1:{port}/ping"
+    address = ClickHouseAddress("127.0.0.1", port, "writer", "writer-local")
+
+    def start() -> None:
+        engine.start()
+        wait_for(lambda: http_answers(ping), "clickhouse")
+
+    start()
+    try:
+        client = connect(address)
+        list(migrate(client, DATABASE))
+        writer, lost = UsageEventWriter(client, DATABASE), LostBlocks(client, DATABASE)
+        rows, again = block(0), block(1)
+        sent_again = again.select(DUPLICATE_COLUMNS)
+        writer.write(rows, "rows")
+        writer.write_duplicates(sent_again, "again")
+        assert lost.make_good(rows, "rows") == 0
+        paths = client.query(
+            "SELECT path FROM system.parts WHERE active AND database = {database:String}"
+            " AND table IN ('usage_events', 'usage_duplicates')",
+            {"database": DATABASE},
+        ).result_rows
+        assert len(paths) == 2
+        engine.stop(20)
+        for (path,) in paths:
+            shutil.rmtree(path)
+        start()
+        writer.write(rows, "rows")
+        writer.write_duplicates(sent_again, "again")
+        duplicates = "SELECT count() FROM usage_duplicates"
+        reader = connect(replace(address, database=DATABASE))
+        assert rows_in(port) == (0, dict.fromkeys(ROLLUPS, ROWS)), "the engine has mended itself"
+        assert reader.query(duplicates).result_rows == [(0,)]
+        for missing in (ROWS, 0):
+            assert lost.make_good(rows, "rows") == missing
+            assert lost.make_duplicates_good(sent_again, "again") == missing
+            assert rows_in(port) == (ROWS, dict.fromkeys(ROLLUPS, ROWS))
+            assert reader.query(duplicates).result_rows == [(ROWS,)]
+        left = reader.query("SHOW TABLES LIKE 'usage_events_%'").result_rows
+        assert not [name for (name,) in left if "restored" in name]
+    finally:
+        engine.stop(20)

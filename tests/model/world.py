@@ -268,6 +268,7 @@ class Owner:
             catalogue=self.catalogue,
             writer=self,
             stored=self,
+            lost=_NothingLost(),
             dead_letters=dead_letters.DeadLetters("nowhere", "group"),
             panes=_Untold(),
             preparing=_Threads(self),
@@ -406,6 +407,17 @@ class _Untold:
 
     async def publish(self, landed: Landed, confirm: Confirm) -> None:
         """Tell nobody."""
+
+
+class _NothingLost:
+    """An engine whose tokens and parts agree."""
+
+    def make_good(self, rows: pa.Table, token: str) -> int:
+        assert rows.num_rows
+        assert token
+        return 0
+
+    make_duplicates_good = make_good
 
 
 class _Threads(Executor):

@@ -48,6 +48,14 @@ class FakeClickHouse:
         self.duplicates: list[tuple[str, pa.Table]] = []
         self.calls: list[str] = []
         self.inserts = 0
+        self.made_good: list[str] = []
+
+    def make_good(self, rows: pa.Table, token: str) -> int:
+        assert rows.num_rows
+        self.made_good.append(token)
+        return 0
+
+    make_duplicates_good = make_good
 
     def write(self, rows: pa.Table, token: str) -> None:
         self.calls.append(token)
@@ -147,6 +155,7 @@ class Bench:
             catalogue=catalogue,
             writer=self.clickhouse,
             stored=self.clickhouse,
+            lost=self.clickhouse,
             dead_letters=self.dead_letters,
             panes=self.panes,
             preparing=self.executor,
@@ -223,6 +232,20 @@ async def test_an_unavailable_sink_is_tried_again_with_the_same_rows_and_token()
     writer = FakeClickHouse(*[SinkUnavailableError("away")] * 5)
     await store(writer, event(0))
     assert [token for token, _ in writer.written] == ["llm-usage-v1:1:40-40:202605"]
+
+
+async def test_blocks_whose_insert_was_repeated_are_looked_for() -> None:
+    """By the same owner or the next; not those that were taken at once."""
+    token = "llm-usage-v1:1:40-40:202605"
+    at_once = FakeClickHouse()
+    await store(at_once, event(0))
+    assert at_once.made_good == []
+    again = FakeClickHouse(SinkUnavailableError("away"))
+    await store(again, event(0))
+    assert again.made_good == [token]
+    next_owner = FakeClickHouse()
+    await store(next_owner, event(0), event(0), is_repeat=True)
+    assert next_owner.made_good == ["llm-usage-v1:1:40-41:202605"] * 2  # The row, the duplicate.
 
 
 async def test_what_needs_a_person_is_not_tried_again() -> None:
