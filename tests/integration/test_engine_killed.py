@@ -24,6 +24,7 @@ START = datetime(2026, 11, 1, tzinfo=UTC)
 DATABASE = "killed"
 ROWS = 2000
 KILLS = 8
+TOKENS_ALONE_MAX = 2
 ROLLUPS = ("usage_1m", "usage_1h", "usage_1d", "usage_context_1h")
 
 
@@ -48,6 +49,12 @@ class Inserting(threading.Thread):
 def writer_at(port: int) -> UsageEventWriter:
     address = ClickHouseAddress("127.0.0.1", port, "writer", "writer-local")
     return UsageEventWriter(connect(address), DATABASE)
+
+
+def lost_at(port: int) -> LostBlocks:
+    return LostBlocks(
+        connect(ClickHouseAddress("127.0.0.1", port, "writer", "writer-local")), DATABASE
+    )
 
 
 def block(number: int) -> pa.Table:
@@ -80,6 +87,7 @@ def test_a_view_never_has_what_its_table_has_not(tmp_path: Path) -> None:
     ping = f"http://127.0.0.1:{port}/ping"
     waits = random.Random(1)
     number = incomplete = 0
+    short = dict.fromkeys(ROLLUPS, 0)
     engine.start()
     try:
         wait_for(lambda: http_answers(ping), "clickhouse")
@@ -100,15 +108,19 @@ def test_a_view_never_has_what_its_table_has_not(tmp_path: Path) -> None:
             rows, rollups = rows_in(port)
             assert rows in (number * ROWS, (number + 1) * ROWS), "acknowledged rows are gone"
             assert max(rollups.values()) <= rows, rollups
-            incomplete += min(rollups.values()) < rows
+            incomplete += any(rows - rollups[name] > short[name] for name in ROLLUPS)
             writer_at(port).write(block(number), f"block {number}")
+            lost_at(port).make_good(block(number), f"block {number}")
             number += 1
             rows, rollups = rows_in(port)
             assert rows == number * ROWS
-            assert rollups == dict.fromkeys(ROLLUPS, rows)
+            short = {name: rows - rollups[name] for name in ROLLUPS}
+            assert all(each % ROWS == 0 for each in short.values()), short
     finally:
         engine.stop(20)
     assert incomplete, "no kill fell between a table and its views"
+    # A view's target may have lost a block whose token it kept: reconcile makes that good.
+    assert sum(short.values()) <= TOKENS_ALONE_MAX * ROWS, short
 
 
 def test_a_block_of_which_only_the_token_is_left_is_made_good(tmp_path: Path) -> None:

@@ -191,12 +191,14 @@ def test_shares_sum_to_one(parts: list[int]) -> None:
 @settings(deadline=None, max_examples=20)
 @given(seed=st.integers(0, 2**32), users=st.sampled_from([0, 1, 5, 100, 2_000, 60_000]))
 def test_the_number_of_users_is_within_its_error(seed: int, users: int) -> None:
-    """Six standard errors; a repetition adds nothing, and hashes may be as uneven as 1, 2, 3."""
+    """Six standard errors, and one: of five users two may share a register. A repetition adds
+    nothing, and hashes may be as uneven as 1, 2, 3.
+    """
     hashes = np.arange(seed, seed + users, dtype=np.uint64)
     entries = user_entries(np.concatenate([hashes, hashes]))
     ranks = np.zeros((1, 1024), dtype=np.uint8)
     np.maximum.at(ranks[0], entries >> 6, (entries & 63).astype(np.uint8))
-    assert abs(int(estimate(ranks)[0]) - users) <= 6 * 0.0325 * users
+    assert abs(int(estimate(ranks)[0]) - users) <= 1 + 6 * 0.0325 * users
 
 
 def test_a_range_survives_its_encoding() -> None:
