@@ -24,7 +24,7 @@ run: $(INSTALLED) ## Start everything on this machine; options: make run ARGS="-
 	$(BIN)/tokentide up $(ARGS)
 
 test: $(INSTALLED) ## Run every test, with real brokers and real engines; a part: make test ARGS="-k kafka"
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(INSTALLED) ## Lint, format check and strict types
 	$(BIN)/ruff check .
