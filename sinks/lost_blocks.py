@@ -17,7 +17,8 @@ from prometheus_client import Counter
 
 from schemas.errors import SinkUnavailableError
 from sinks.clickhouse import CAUGHT, sorted_error
-from sinks.usage_events import DUPLICATES_TABLE, INSERT_SETTINGS, TABLE
+from sinks.stored_events import QueryClient
+from sinks.usage_events import DUPLICATES_TABLE, INSERT_SETTINGS, TABLE, InsertClient
 
 log = structlog.get_logger()
 
@@ -28,20 +29,10 @@ RESTORED = Counter(
 AGAIN = ":again"
 
 
-class Client(Protocol):
+class Client(InsertClient, QueryClient, Protocol):
     """What is needed of clickhouse-connect's client."""
 
     def command(self, cmd: str) -> Any: ...
-
-    def query_arrow(self, query: str) -> pa.Table: ...
-
-    def insert_arrow(
-        self,
-        table: str,
-        arrow_table: Any,
-        database: str | None = None,
-        settings: dict[str, Any] | None = None,
-    ) -> Any: ...
 
 
 class LostBlocks:
