@@ -1,23 +1,17 @@
-"""Do the books balance? All checks in one run, their repair, and the worker's own run in the background.
+"""Do the books balance? All checks in one run, and their repair.
 
-Guarantee: reads only, unless told to repair. The background run never stops the worker and never
-makes it wait: it has its own connections, a thread of its own and one thread of ClickHouse.
+Guarantee: reads only, unless told to repair.
 """
 
-import asyncio
-import threading
-import time
 import uuid
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import closing, suppress
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 import structlog
-from clickhouse_connect.driver import Client
-from prometheus_client import Gauge
 
-from schemas.errors import FatalError, RetryableError
+from schemas.errors import FatalError
+from sinks.completing import RepairUnderWayError, complete_bucket
 from sinks.rebuilding import Rebuilt, months_of_repeats, rebuild_month, remove_copies
 from sinks.reconciling import (
     CheckResult,
@@ -26,51 +20,17 @@ from sinks.reconciling import (
     Frontier,
     Say,
     frontier_of_rows,
-    record_differences,
     silent,
 )
-from sinks.reconciling_ids import Copies, check_event_ids, check_recent_event_ids
+from sinks.reconciling_ids import Copies, check_event_ids
 from sinks.reconciling_offsets import Accounts, OffsetsChecked, check_offsets
-from sinks.reconciling_rollups import ROLLUPS, Span, check_rollups
+from sinks.reconciling_rollups import ROLLUPS, bucket_of, check_rollups
 from streams.topic_offsets import UsageLog
 
 log = structlog.get_logger()
 
 CHECKS = ("offsets", "event_ids", "rollups")
 """What can be asked for; ``offsets`` gives two results, of lost and of repeated ones."""
-RESULTS = ("offsets", "repeated_offsets", "event_ids", "rollups")
-
-DIFFERENCES = Gauge(
-    "tokentide_reconcile_differences",
-    "Differences that the last check of the books found.",
-    ["check"],
-)
-for _check in RESULTS:
-    DIFFERENCES.labels(_check).set(0)
-LAST_RUN = Gauge(
-    "tokentide_reconcile_last_run_timestamp_seconds", "When the books were last checked to the end."
-)
-DURATION = Gauge(
-    "tokentide_reconcile_duration_seconds", "How long the last check of the books took."
-)
-
-HOUR = timedelta(hours=1)
-DAY = timedelta(days=1)
-BACKGROUND_SETTINGS: Mapping[str, int] = {
-    "max_threads": 1,
-    "priority": 10,
-    "max_execution_time": 120,
-    "max_memory_usage": 2 << 30,
-}
-FIRST_OFFSETS_MAX = 1_000_000
-"""Offsets of a partition that the first background run of a worker looks back."""
-OFFSETS_MAX = 20_000_000
-"""Offsets of a partition that any later run looks back, while differences keep it there."""
-LOOK_BACK = HOUR
-"""Hours of event time are compared for this long after they ended: late events fill them."""
-LOOK_BACK_MAX = DAY
-OPEN_BUCKETS_MAX = 24
-IDS_LOOK_BACK = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
@@ -157,7 +117,10 @@ def reconcile(
 def repair(
     engine: Engine, usage_log: UsageLog, report: Report, *, say: Say = silent
 ) -> list[Rebuilt]:
-    """Repair what a report found: rows stored twice, then the rollups of their and other months.
+    """Repair what a report found: rollups that lack rows, rows stored twice, then other rollups.
+
+    What a rollup lacks is added, traffic or not. Only the rollups of rows that were stored twice, and
+    those that differ in another way, are made anew, by month.
 
     Raises:
         FatalError: A person is needed, or the proof failed.
@@ -165,6 +128,13 @@ def repair(
             stays; run it again.
     """
     frontier = frontier_of(engine, usage_log)
+    differing = [
+        each
+        for result in report.results
+        if result.check == "rollups"
+        for each in result.differences
+    ]
+    completed = complete_rollups(engine, frontier, differing, say)
     months: dict[int, set[str]] = {}
     everything = {rollup.name for rollup in ROLLUPS}
     for month in remove_copies(engine, report.copies, say):
@@ -172,9 +142,9 @@ def repair(
     repeats = months_of_repeats(engine, report.offsets.repeats) if report.offsets else {}
     for month in repeats:
         months[month] = set(everything)
-    for result in report.results:
-        for each in result.differences if result.check == "rollups" else ():
-            months.setdefault(each.month, set()).add(each.place.split()[0])
+    for each in differing:
+        if each not in completed:
+            months.setdefault(each.month, set()).add(bucket_of(each)[0])
     return [
         rebuild_month(
             engine, frontier, month, sorted(tables), repeats=repeats.get(month, ()), say=say
@@ -183,196 +153,27 @@ def repair(
     ]
 
 
-@dataclass
-class _Seen:
-    """What the background run remembers from one run to the next."""
+def complete_rollups(
+    engine: Engine,
+    frontier: Callable[[], Frontier],
+    differences: Sequence[Difference],
+    say: Say = silent,
+) -> list[Difference]:
+    """Add what rollups lack of the rows; return the differences that this has changed.
 
-    began: datetime | None = None
-    offsets: dict[int, int] = field(default_factory=dict)
-    places: set[str] = field(default_factory=set)
-
-
-class BackgroundReconciler:
-    """Checks what is new, again and again, in the worker that owns the first partition.
-
-    Args:
-        connect: Returns a client of its own, which is closed after the run.
-        open_log: Returns Kafka's side, which is closed after the run.
-        window_seconds: The duplicate window.
-        interval_seconds: Pause between two runs; 0 is off.
-        is_mine: Whether this worker is the one to do it, asked before each run.
-    """
-
-    def __init__(
-        self,
-        *,
-        connect: Callable[[], Client],
-        open_log: Callable[[], UsageLog],
-        database: str,
-        window_seconds: int,
-        interval_seconds: float,
-        is_mine: Callable[[], bool],
-    ) -> None:
-        self._connect = connect
-        self._open_log = open_log
-        self._database = database
-        self._window_seconds = window_seconds
-        self._interval_seconds = interval_seconds
-        self._is_mine = is_mine
-        self._seen = _Seen()
-
-    async def run(self) -> None:
-        """Check until cancelled. Whatever fails is logged, and tried again at the next turn."""
-        while self._interval_seconds:
-            await asyncio.sleep(self._interval_seconds)
-            if not self._is_mine():
-                # Another worker checks now, and tells.
-                self._forget()
-                continue
-            try:
-                await in_daemon_thread(self.run_once)
-            except (FatalError, RetryableError) as error:
-                log.warning("reconcile.failed", error=str(error))
-            except Exception as error:
-                # The worker's own work must go on, whatever is wrong with its control.
-                log.error("reconcile.failed", error=repr(error))
-
-    def _forget(self) -> None:
-        self._seen = _Seen()
-        for check in RESULTS:
-            DIFFERENCES.labels(check).set(0)
-
-    def run_once(self) -> list[CheckResult]:
-        """Check what is new since the last run, tell by metrics, log and table.
-
-        Raises:
-            SinkUnavailableError, RetryableError, FatalError: ClickHouse or Kafka does not answer.
-        """
-        began = time.monotonic()
-        checked_at = datetime.now(UTC)
-        with closing(self._connect()) as client, self._open_log() as usage_log:
-            engine = Engine(client, self._database, BACKGROUND_SETTINGS)
-            results = self._check(engine, usage_log, checked_at)
-            fresh = [
-                replace(
-                    result,
-                    differences=tuple(
-                        each for each in result.differences if _key(each) not in self._seen.places
-                    ),
-                )
-                for result in results
-            ]
-            record_differences(engine, uuid.uuid4().hex, checked_at, fresh)
-        for result in results:
-            DIFFERENCES.labels(result.check).set(result.count)
-            if result.count:
-                log.error(
-                    "reconcile.differences_found",
-                    check=result.check,
-                    differences=result.count,
-                    places=[each.place for each in result.differences[:5]],
-                )
-        self._seen.places = {_key(each) for result in results for each in result.differences}
-        self._seen.began = checked_at
-        LAST_RUN.set(time.time())
-        DURATION.set(time.monotonic() - began)
-        log.debug("reconcile.finished", duration_seconds=round(time.monotonic() - began, 3))
-        return results
-
-    def _check(self, engine: Engine, usage_log: UsageLog, now: datetime) -> list[CheckResult]:
-        frontier = frontier_of(engine, usage_log)
-        since = self._since(usage_log)
-        accounts = accounts_of(usage_log, since)
-        offsets = check_offsets(
-            engine,
-            accounts,
-            usage_log,
-            since=since,
-            since_seconds=int((now - DAY).timestamp()),
-        )
-        if not offsets.offsets.count and not offsets.repeated.count:
-            self._seen.offsets = dict(accounts.committed)
-        last = self._seen.began or now
-        ids = check_recent_event_ids(
-            engine,
-            frontier(),
-            window_seconds=self._window_seconds,
-            since_seconds=int((last - IDS_LOOK_BACK).timestamp()),
-        )
-        spans = [*recent_spans(self._seen.began, now), *open_spans(self._seen.places)]
-        rollups = check_rollups(engine, frontier, spans=spans)
-        return [offsets.offsets, offsets.repeated, ids, rollups]
-
-    def _since(self, usage_log: UsageLog) -> dict[int, int]:
-        """Return where each partition's check begins."""
-        begins = usage_log.begins()
-        return {
-            partition: max(self._seen.offsets[partition], committed - OFFSETS_MAX)
-            if partition in self._seen.offsets
-            else max(begins.get(partition, 0), committed - FIRST_OFFSETS_MAX)
-            for partition, committed in usage_log.committed().items()
-        }
-
-
-def _key(difference: Difference) -> str:
-    return f"{difference.check} {difference.place}"
-
-
-def open_spans(places: Collection[str]) -> list[Span]:
-    """Return the buckets that differed in the last run, the newest `OPEN_BUCKETS_MAX`.
-
-    They are compared again until they agree: the metric tells of them until then.
-    """
-    sizes = {rollup.name: timedelta(seconds=rollup.bucket_seconds) for rollup in ROLLUPS}
-    found = set()
-    for place in places:
-        check, table, *rest = place.split()
-        if check == "rollups":
-            start = datetime.fromisoformat(" ".join(rest[:2])).replace(tzinfo=UTC)
-            found.add((start, start + sizes[table]))
-    return [Span(*each) for each in sorted(found)[-OPEN_BUCKETS_MAX:]]
-
-
-def recent_spans(last: datetime | None, now: datetime) -> list[Span]:
-    """Return the event times that a background run compares.
-
-    The hours since the last run and the hour before it, at most a day; and each day that has ended
-    since, because `usage_1d` is compared by whole days. The first run takes yesterday.
-    """
-    start = max((last or now) - LOOK_BACK, now - LOOK_BACK_MAX)
-    hours = Span(start.replace(minute=0, second=0, microsecond=0), now + HOUR)
-    day = (last or now - DAY).replace(hour=0, minute=0, second=0, microsecond=0)
-    today = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    ended = [Span(max(day, today - DAY), today)] if day < today else []
-    return [hours, *ended]
-
-
-async def in_daemon_thread(function: Callable[[], object]) -> None:
-    """Call a function in a thread that does not hold up the end of the process.
+    One that needs a rebuild stays, and is logged.
 
     Raises:
-        Whatever the function raises.
+        SinkUnavailableError: ClickHouse does not answer.
     """
-    loop = asyncio.get_running_loop()
-    done = loop.create_future()
-
-    def finish(error: Exception | None) -> None:
-        if done.cancelled():
-            return
-        if error is None:
-            done.set_result(None)
-        else:
-            done.set_exception(error)
-
-    def run() -> None:
-        error: Exception | None = None
+    changed = []
+    for each in differences:
+        if each.check != "rollups" or each.found >= each.expected:
+            continue
+        say(f"adding what {each.place} lacks")
         try:
-            function()
-        except Exception as caught:
-            error = caught
-        # A closed loop: the worker has stopped meanwhile.
-        with suppress(RuntimeError):
-            loop.call_soon_threadsafe(finish, error)
-
-    threading.Thread(target=run, name="reconcile", daemon=True).start()
-    await done
+            if complete_bucket(engine, frontier, bucket_of(each)):
+                changed.append(each)
+        except (FatalError, RepairUnderWayError) as error:
+            log.warning("rollup.not_completed", place=each.place, error=str(error))
+    return changed

@@ -17,7 +17,7 @@ from faust.worker import Worker
 
 from agents import roll_windows, store_usage, window_parts
 from agents.follow_catalogue import CatalogueFollower
-from agents.reconcile import BackgroundReconciler
+from agents.reconcile_in_background import BackgroundReconciler
 from deploy.addresses import writer_address
 from deploy.alerting import add_alerting
 from deploy.self_check.all_checks import require_safe

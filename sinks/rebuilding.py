@@ -39,6 +39,8 @@ from sinks.reconciling_rollups import ROLLUPS, Rollup, Span, check_rollups
 
 EVENTS = "usage_events"
 STAGING = "reconcile_staging_"
+COMPLETING = "reconcile_completing_"
+"""Tables of `sinks.completing`, which must not add what a rebuild has counted."""
 STEPS_MAX = 200
 """Looks for a moment without a row in flight before giving up."""
 STEP_WAIT_SECONDS = 0.05
@@ -111,23 +113,31 @@ def rebuild_month(
     )
 
 
+def tables_like(engine: Engine, prefix: str) -> list[str]:
+    """Return the names of tables that begin so."""
+    found = engine.rows(
+        "SELECT name FROM system.tables WHERE database = {database:String}"
+        " AND startsWith(name, {prefix:String}) ORDER BY name",
+        {"database": engine.database, "prefix": prefix},
+    )
+    return [str(name) for (name,) in found]
+
+
 @contextmanager
 def _staging(
     engine: Engine, rollups: Sequence[Rollup], repeats: Sequence[RepeatedOffsets]
 ) -> Iterator[bool]:
     """Make the staging tables; yield whether ``usage_events`` is among them; drop them at the end."""
     names = [each.name for each in rollups] + ([EVENTS] if repeats else [])
-    left = engine.rows(
-        "SELECT name FROM system.tables WHERE database = {database:String}"
-        " AND startsWith(name, {prefix:String})",
-        {"database": engine.database, "prefix": STAGING},
-    )
+    left = tables_like(engine, STAGING)
     if left:
-        drops = "; ".join(f"DROP TABLE {engine.table(name)}" for (name,) in left)
+        drops = "; ".join(f"DROP TABLE {engine.table(name)}" for name in left)
         raise FatalError(f"another repair is under way; if it was killed, run first: {drops}")
     try:
         for name in names:
             engine.command(f"CREATE TABLE {engine.table(STAGING + name)} AS {engine.table(name)}")
+        for name in tables_like(engine, COMPLETING):
+            engine.command(f"DROP TABLE IF EXISTS {engine.table(name)} SYNC")
         if repeats:
             engine.command(
                 f"CREATE TABLE {engine.table(STAGING + 'repeats')}"
@@ -153,7 +163,7 @@ def _fill_and_swap(
     sleep: Callable[[float], object],
 ) -> tuple[int, int]:
     """Fill the staging tables until they hold all rows, swap; return the rows and the steps."""
-    selects = {rollup.name: _select(engine, rollup) for rollup in rollups}
+    selects = {rollup.name: select_of_view(engine, rollup) for rollup in rollups}
     reached = dict(frontier())
     removed = _fill_settled(engine, month, selects, with_events, reached, say)
     start, end = month_bounds(month)
@@ -238,15 +248,15 @@ def _fill(
         engine.command(f"INSERT INTO {engine.table(STAGING + EVENTS)} {rows}")
     for name, select in selects.items():
         engine.command(
-            f"INSERT INTO {engine.table(STAGING + name)} {select.replace(_ROWS, f'({rows})')}"
+            f"INSERT INTO {engine.table(STAGING + name)} {select.replace(ROWS, f'({rows})')}"
         )
 
 
-_ROWS = "/* rows */"
+ROWS = "/* rows */"
 
 
-def _select(engine: Engine, rollup: Rollup) -> str:
-    """Return the SELECT of a rollup's view, with `_ROWS` where it reads ``usage_events``.
+def select_of_view(engine: Engine, rollup: Rollup) -> str:
+    """Return the SELECT of a rollup's view, with `ROWS` where it reads ``usage_events``.
 
     A view that reads another rollup gets that one's SELECT in its place.
     """
@@ -267,7 +277,9 @@ def _select(engine: Engine, rollup: Rollup) -> str:
             f"view {rollup.view} does not read {engine.table(rollup.source)} once: restore it from"
             " sinks/migrations"
         )
-    rows = _ROWS if rollup.source == EVENTS else f"({_select(engine, _ROLLUP[rollup.source])})"
+    rows = (
+        ROWS if rollup.source == EVENTS else f"({select_of_view(engine, _ROLLUP[rollup.source])})"
+    )
     return text.replace(source, f"FROM {rows} AS e")
 
 

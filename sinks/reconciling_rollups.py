@@ -244,6 +244,13 @@ def _difference(
     )
 
 
+def bucket_of(difference: Difference) -> Bucket:
+    """Return the bucket that a difference of this check is about."""
+    table, *moment, _ = difference.place.split()
+    start = datetime.fromisoformat(" ".join(moment)).replace(tzinfo=UTC)
+    return table, int(start.timestamp())
+
+
 def _months(engine: Engine) -> tuple[list[Span], list[str]]:
     found = months_of(engine, ["usage_events", *(each.name for each in ROLLUPS)])
     of_rows = set(found.pop("usage_events"))
@@ -338,7 +345,7 @@ def _rollup_sums(
     rows = engine.rows(
         f"SELECT {bucket} AS bucket, {', '.join(f'sum({name})' for name in MEASURES)},"
         f" {keys if with_keys else '0'} FROM {engine.table(rollup.name)}"
-        f" WHERE {_between(rollup.time, span, rollup.time == 'day')} GROUP BY bucket"
+        f" WHERE {between(rollup.time, span, rollup.time == 'day')} GROUP BY bucket"
     )
     return [(int(row[0]), tuple(map(int, row[1:-1])), int(row[-1])) for row in rows]
 
@@ -394,7 +401,8 @@ def _key_hash(rollup: Rollup, moment: str) -> str:
     return f"cityHash64({stamp}, {', '.join(rollup.keys)})"
 
 
-def _between(column: str, span: Span, is_date: bool = False) -> str:
+def between(column: str, span: Span, is_date: bool = False) -> str:
+    """Return the condition that a column of time, or of days, lies in a span."""
     if is_date:
         last = span.end - timedelta(seconds=1)
         return f"{column} >= '{span.start:%Y-%m-%d}' AND {column} <= '{last:%Y-%m-%d}'"
@@ -413,10 +421,10 @@ def _differing_keys(engine: Engine, rollup: Rollup, start: int) -> str:
     sides = (
         f"SELECT toUnixTimestamp(toDateTime({rollup.row_time}, 'UTC')) AS moment, {keys},"
         f" [{_integers(MEASURES.values())}] AS expected, [{nothing}] AS found"
-        f" FROM {engine.table('usage_events')} WHERE {_between('occurred_at', span)}"
+        f" FROM {engine.table('usage_events')} WHERE {between('occurred_at', span)}"
         f" UNION ALL SELECT toUnixTimestamp(toDateTime({rollup.time}, 'UTC')), {keys},"
         f" [{nothing}], [{_integers(MEASURES)}] FROM {engine.table(rollup.name)}"
-        f" WHERE {_between(rollup.time, span, rollup.time == 'day')}"
+        f" WHERE {between(rollup.time, span, rollup.time == 'day')}"
     )
     rows = engine.rows(
         f"SELECT moment, [{', '.join(f'toString({key})' for key in rollup.keys)}] AS key,"

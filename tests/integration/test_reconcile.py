@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from agents.reconcile import DIFFERENCES, BackgroundReconciler, Report, reconcile, repair
+from agents.reconcile import Report, reconcile, repair
+from agents.reconcile_in_background import DIFFERENCES, BackgroundReconciler
 from schemas.errors import FatalError, RetryableError
 from sinks import rebuilding, reconciling_rollups
 from sinks.clickhouse import connect

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 
-from agents.reconcile import BackgroundReconciler, open_spans, recent_spans
+from agents.reconcile_in_background import BackgroundReconciler, open_spans, recent_spans
 from schemas.errors import SinkUnavailableError
 from sinks.migrate import migrations
 from sinks.reconciling import KEPT_MAX, Difference, Findings, month_bounds, settled
@@ -153,12 +153,12 @@ def test_the_background_compares_what_is_new(
 
 def test_a_bucket_that_differed_is_compared_again() -> None:
     """An hour or a day, as the place says; other checks' places are no buckets."""
-    places = {
-        "offsets partition 0 offset 7",
-        "rollups usage_1d 2026-08-03 00:00 keys",
-        "rollups usage_1m 2026-08-04 10:00 requests",
-    }
-    assert open_spans(places) == [
+    differing = [
+        Difference("offsets", "partition 0 offset 7", 1, 0),
+        Difference("rollups", "usage_1d 2026-08-03 00:00 keys", 1, 1),
+        Difference("rollups", "usage_1m 2026-08-04 10:00 requests", 2, 1),
+    ]
+    assert open_spans(differing) == [
         Span(at("03T00:00"), at("04T00:00")),
         Span(at("04T10:00"), at("04T11:00")),
     ]
