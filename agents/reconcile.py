@@ -114,9 +114,20 @@ def reconcile(
     return report
 
 
-def repair(
-    engine: Engine, usage_log: UsageLog, report: Report, *, say: Say = silent
-) -> list[Rebuilt]:
+@dataclass(frozen=True)
+class Repair:
+    """What a repair has done.
+
+    Attributes:
+        completed: Differences of rollups that have been given what they lacked.
+        rebuilt: Months that were made anew.
+    """
+
+    completed: tuple[Difference, ...]
+    rebuilt: tuple[Rebuilt, ...]
+
+
+def repair(engine: Engine, usage_log: UsageLog, report: Report, *, say: Say = silent) -> Repair:
     """Repair what a report found: rollups that lack rows, rows stored twice, then other rollups.
 
     What a rollup lacks is added, traffic or not. Only the rollups of rows that were stored twice, and
@@ -145,12 +156,13 @@ def repair(
     for each in differing:
         if each not in completed:
             months.setdefault(each.month, set()).add(bucket_of(each)[0])
-    return [
+    rebuilt = [
         rebuild_month(
             engine, frontier, month, sorted(tables), repeats=repeats.get(month, ()), say=say
         )
         for month, tables in sorted(months.items())
     ]
+    return Repair(tuple(completed), tuple(rebuilt))
 
 
 def complete_rollups(

@@ -24,6 +24,7 @@ from sinks.reconciling import (
     CheckResult,
     Difference,
     Engine,
+    Frontier,
     record_differences,
 )
 from sinks.reconciling_ids import check_recent_event_ids
@@ -68,8 +69,11 @@ OPEN_BUCKETS_MAX = 24
 IDS_LOOK_BACK = timedelta(minutes=5)
 INGESTED_LOOK_BACK = timedelta(minutes=5)
 """Rows of a run before may have landed in its last moments, by clocks that differ."""
-DAYS_PER_RUN = 3
-"""Days of late events that one run compares; the others wait for the next."""
+FIRST_INGESTED_LOOK_BACK = HOUR
+DAYS_SECONDS_MAX = 30.0
+"""When one run has compared days of late events for so long, the others wait for the next."""
+DAY_REST_FACTOR = 20
+"""A day that gets late events all the time is compared again after so many times what it took."""
 
 
 @dataclass
@@ -79,12 +83,14 @@ class _Seen:
     Attributes:
         offsets: Where each partition's next check begins.
         days: Days of late events that are still to be compared.
+        resting: When a day may be compared again, by a steady clock.
     """
 
     began: datetime | None = None
     offsets: dict[int, int] = field(default_factory=dict)
     differing: tuple[Difference, ...] = ()
     days: set[datetime] = field(default_factory=set)
+    resting: dict[datetime, float] = field(default_factory=dict)
 
 
 class BackgroundReconciler:
@@ -192,13 +198,13 @@ class BackgroundReconciler:
 
     def _check(self, engine: Engine, usage_log: UsageLog, now: datetime) -> list[CheckResult]:
         frontier = frontier_of(engine, usage_log)
-        since = self._since(usage_log)
-        accounts = accounts_of(usage_log, since)
+        begins = self._begins(usage_log)
+        accounts = accounts_of(usage_log, begins)
         offsets = check_offsets(
             engine,
             accounts,
             usage_log,
-            since=since,
+            since=begins,
             since_seconds=int((now - DAY).timestamp()),
         )
         if not offsets.offsets.count and not offsets.repeated.count:
@@ -210,17 +216,34 @@ class BackgroundReconciler:
             window_seconds=self._window_seconds,
             since_seconds=int((last - IDS_LOOK_BACK).timestamp()),
         )
-        recent = recent_spans(self._seen.began, now)
-        self._seen.days |= days_of_late_events(engine, last, now) - {each.start for each in recent}
-        days = sorted(self._seen.days)[:DAYS_PER_RUN]
-        late = [Span(day, day + DAY) for day in days]
-        rollups = check_rollups(
-            engine, frontier, spans=[*recent, *late, *open_spans(self._seen.differing)]
+        spans = [*recent_spans(self._seen.began, now), *open_spans(self._seen.differing)]
+        rollups = check_rollups(engine, frontier, spans=spans)
+        since = (
+            self._seen.began - INGESTED_LOOK_BACK
+            if self._seen.began
+            else now - FIRST_INGESTED_LOOK_BACK
         )
-        self._seen.days.difference_update(days)
-        return [offsets.offsets, offsets.repeated, ids, rollups]
+        self._seen.days |= days_of_late_events(engine, since, now)
+        late = self._compare_days(engine, frontier)
+        return [offsets.offsets, offsets.repeated, ids, _together(rollups, late)]
 
-    def _since(self, usage_log: UsageLog) -> dict[int, int]:
+    def _compare_days(self, engine: Engine, frontier: Callable[[], Frontier]) -> list[CheckResult]:
+        """Compare days of late events: their cost stays a small part, however many come."""
+        results = []
+        began = time.monotonic()
+        seen = self._seen
+        seen.resting = {day: until for day, until in seen.resting.items() if until > began}
+        for day in sorted(seen.days - set(seen.resting)):
+            day_began = time.monotonic()
+            if day_began - began > DAYS_SECONDS_MAX:
+                break
+            results.append(check_rollups(engine, frontier, spans=[Span(day, day + DAY)]))
+            seen.days.discard(day)
+            now = time.monotonic()
+            seen.resting[day] = now + DAY_REST_FACTOR * (now - day_began)
+        return results
+
+    def _begins(self, usage_log: UsageLog) -> dict[int, int]:
         """Return where each partition's check begins."""
         begins = usage_log.begins()
         return {
@@ -242,6 +265,18 @@ def _but(known: Collection[str], result: CheckResult) -> CheckResult:
     return replace(result, differences=kept, count=count)
 
 
+def _together(first: CheckResult, others: Sequence[CheckResult]) -> CheckResult:
+    """Return results of one check as one; a bucket may be in several of them."""
+    differing = {each.place: each for one in (first, *others) for each in one.differences}
+    return replace(
+        first,
+        compared=sum(one.compared for one in (first, *others)),
+        differences=tuple(differing.values()),
+        count=max(len(differing), *(one.count for one in (first, *others))),
+        notes=tuple(note for one in (first, *others) for note in one.notes),
+    )
+
+
 def open_spans(differing: Collection[Difference]) -> list[Span]:
     """Return the buckets that differed in the last run, the newest `OPEN_BUCKETS_MAX`.
 
@@ -257,7 +292,7 @@ def open_spans(differing: Collection[Difference]) -> list[Span]:
     return [Span(*each) for each in sorted(found)[-OPEN_BUCKETS_MAX:]]
 
 
-def days_of_late_events(engine: Engine, last: datetime, now: datetime) -> set[datetime]:
+def days_of_late_events(engine: Engine, since: datetime, now: datetime) -> set[datetime]:
     """Return the days before this one, UTC, of rows that were stored since a time.
 
     Cost: one column of the parts that were written or merged since.
@@ -265,14 +300,14 @@ def days_of_late_events(engine: Engine, last: datetime, now: datetime) -> set[da
     Raises:
         SinkUnavailableError, FatalError: ClickHouse does not answer or refuses.
     """
-    since = int((last - INGESTED_LOOK_BACK).timestamp())
+    since_seconds = int(since.timestamp())
     today = now.replace(hour=0, minute=0, second=0, microsecond=0)
     found = engine.rows(
         "SELECT DISTINCT toUnixTimestamp(toStartOfDay(occurred_at)) AS day"
         f" FROM {engine.table('usage_events')} WHERE occurred_at < toDateTime({today.timestamp():.0f}, 'UTC')"
-        f" AND ingested_at >= toDateTime({since}, 'UTC') AND _part IN (SELECT name FROM system.parts"
+        f" AND ingested_at >= toDateTime({since_seconds}, 'UTC') AND _part IN (SELECT name FROM system.parts"
         " WHERE database = {database:String} AND table = 'usage_events' AND active"
-        f" AND modification_time >= toDateTime({since}))",
+        f" AND modification_time >= toDateTime({since_seconds}))",
         {"database": engine.database},
     )
     return {datetime.fromtimestamp(day, UTC) for (day,) in found}

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from agents.reconcile import (
     CHECKS,
+    Repair,
     Report,
     frontier_of,
 )
@@ -60,6 +61,9 @@ class Month(click.ParamType):
         return int(match[1] + match[2])
 
 
+NOTHING_REPAIRED = Repair((), ())
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What the command has done.
@@ -72,7 +76,7 @@ class Outcome:
 
     report: Report
     before: Report | None = None
-    rebuilt: tuple[Rebuilt, ...] = ()
+    repair: Repair = NOTHING_REPAIRED
     resent: int = 0
 
 
@@ -117,11 +121,11 @@ def reconcile(
     are also written to the table reconcile_differences.
 
     \b
-    --repair makes rollups anew from the rows and swaps them in, month by month; moves events that
-    are stored twice to usage_duplicates, all but the one of the lowest partition and offset; keeps
-    one row of an offset that is stored twice; and sends lost records again that Kafka still holds.
-    A month is swapped only in a moment without a row in flight: under traffic that never pauses it
-    changes nothing and says so.
+    --repair adds what rollups lack; makes those anew that are wrong in another way, month by month;
+    moves events that are stored twice to usage_duplicates, all but the one of the lowest partition
+    and offset; keeps one row of an offset that is stored twice; and sends lost records again that
+    Kafka still holds. A month that is made anew is swapped in only in a moment without a row in
+    flight: under traffic that never pauses it changes nothing and says so.
 
     \b
     tokentide reconcile                            check everything
@@ -198,13 +202,13 @@ def _run(
     record_differences(engine, before.run_id, before.checked_at, before.results)
     if not (with_repair and before.count):
         return Outcome(before)
-    rebuilt = run_repair(engine, usage_log, before, say=say)
+    repair = run_repair(engine, usage_log, before, say=say)
     lost = before.offsets.lost if before.offsets else ()
     resent = resend_lost(engine, usage_log, settings.kafka_bootstrap_servers, lost, say=say)
     after = check()
     gone = [repaired(*pair) for pair in zip(before.results, after.results, strict=True)]
     record_differences(engine, before.run_id, before.checked_at, gone, "repaired")
-    return Outcome(after, before, tuple(rebuilt), resent)
+    return Outcome(after, before, repair, resent)
 
 
 def _as_json(outcome: Outcome) -> dict[str, Any]:
@@ -217,7 +221,8 @@ def _as_json(outcome: Outcome) -> dict[str, Any]:
         "before_repair": [_check_as_json(each) for each in outcome.before.results]
         if outcome.before
         else None,
-        "rebuilt": [_rebuilt_as_json(each) for each in outcome.rebuilt],
+        "completed": [each.place for each in outcome.repair.completed],
+        "rebuilt": [_rebuilt_as_json(each) for each in outcome.repair.rebuilt],
         "records_sent_again": outcome.resent,
     }
 
@@ -247,7 +252,9 @@ def _print(outcome: Outcome) -> None:
     if outcome.before is not None:
         console.print("[bold]before the repair[/bold]")
         _print_report(console, outcome.before)
-        _print_rebuilt(outcome.rebuilt, "table")
+        for each in outcome.repair.completed:
+            console.print(Text(f"{each.place}: what was lacking is added"))
+        _print_rebuilt(outcome.repair.rebuilt, "table")
         if outcome.resent:
             console.print(f"{outcome.resent:,} lost records were sent again")
         console.print("\n[bold]after the repair[/bold]")

@@ -63,6 +63,10 @@ def _head(steps: Steps, seed: int) -> str:
                     "engine found dead between a table and its view",
                     f"{sum(step['torn'] for step in steps)}",
                 ),
+                (
+                    "rounds in which it lost a block of a rollup, which the workers added",
+                    f"{sum(step['lost_of_rollups'] for step in steps)}",
+                ),
                 ("**lost**", f"**{found['lost']}**"),
                 ("**doubled**", f"**{found['doubled']}**"),
                 ("**unexpected**", f"**{found['unexpected']}**"),

@@ -52,6 +52,7 @@ WORKER_SETTINGS: Mapping[str, object] = {
     "allowed_lateness_seconds": 0.5,
     "revision_wait_seconds": 2,
     "stalled_partition_seconds": 5,
+    "reconcile_interval_seconds": 15,
 }
 
 
@@ -98,6 +99,7 @@ class Stage:
         workers: Those started and not forgotten, by slot.
         settings: Of every worker.
         torn: How often the engine died between a table and one of its views.
+        lost_of_rollups: Rounds in which the engine kept a token and lost the block, in a rollup.
         lost: Partition and offset of what retention took before it was stored, or `skip_to_end`.
     """
 
@@ -111,6 +113,7 @@ class Stage:
     settings: dict[str, Any]
     workers: dict[str, Worker] = field(default_factory=dict)
     torn: int = 0
+    lost_of_rollups: int = 0
     lost: set[tuple[int, int]] = field(default_factory=set)
     _ports: dict[str, int] = field(default_factory=dict)
 
