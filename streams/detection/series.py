@@ -257,7 +257,7 @@ class SeriesTable:
         state = self.state
         known = state.mean_capped > 0
         unit = np.where(known, state.mean_squared / np.where(known, state.mean_capped, 1.0), 0.0)
-        usual = state.mean_squared.sum() / max(state.mean_capped.sum(), 1e-9)
+        usual = (state.mean_squared @ state.tested) / max(state.mean_capped @ state.tested, 1e-9)
         return np.where(unit > 0, unit, max(usual, 1.0))
 
     # -- comparison
@@ -418,8 +418,13 @@ class SeriesTable:
 
     def _learn_means(self, raw: Floats, tokens: Floats, open_: Floats) -> None:
         state = self.state
+        # What is usual of the tail is usual of all in it: its own row may be one tiny request.
+        untested = state.tested == 0
+        raw, tokens = raw.copy(), tokens.copy()
+        raw[:, TAIL] += raw[:, untested].sum(axis=1)
+        tokens[TAIL] += tokens[untested].sum()
         rate = np.maximum(_rate(_BINS_PER_DAY), 1.0 / (state.age + 1.0)) * open_
-        total = np.maximum(raw[:2].sum(axis=1, keepdims=True), 1.0)
+        total = np.maximum(raw[:2, ~untested].sum(axis=1, keepdims=True), 1.0)
         state.mean_share += rate * (raw[:2] / total - state.mean_share)
         state.mean_requests += rate * (raw[0] - state.mean_requests)
         for name, values in (

@@ -231,6 +231,35 @@ def test_a_value_with_few_requests_is_judged_as_part_of_other() -> None:
     assert told(feed(detector, market.bins(HOUR)))[:1] == [(CHANGE, FIRING, "other", "up")]
 
 
+def test_a_tail_that_varies_moves_nobody_s_tokens() -> None:
+    """Forty small values of heavy-tailed requests, and an ``other`` of one request without tokens to
+    speak of: how many requests the tail's tokens stand for is told by all of it.
+    """
+    market, rng = Market(), np.random.default_rng(5)
+    detector = MarketDetector(Parameters(effect_min=0.05))
+    largest = 0.0
+    for number, bins in enumerate(market.bins(4 * DAY)):
+        drawn = bins["vendor"]
+        tail = np.append((rng.random(40) < 0.5).astype(np.float64), 1.0)
+        tokens = tail * np.append(rng.lognormal(7.0, 1.5, 40), 20.0)
+        names = (*(f"tail-{at}" for at in range(40)), "other")
+        columns = {
+            "requests": tail,
+            "tokens": tokens,
+            "tokens_capped": tokens,
+            "tokens_capped_squared": tokens**2,
+            "users": tail,
+            "errors": 0 * tail,
+        }
+        kept = tail > 0
+        both = {name: np.append(getattr(drawn, name), each[kept]) for name, each in columns.items()}
+        values = (*drawn.values, *np.array(names)[kept].tolist())
+        detector.observe({"vendor": replace(drawn, values=values, **both)})
+        if number >= 2 * DAY:
+            largest = max(largest, float(np.abs(detector.readings["vendor"].statistic[1:]).max()))
+    assert largest < 5.0, "of the values that did not change"
+
+
 def test_a_small_value_that_bursts_is_told_under_its_own_name() -> None:
     """A value of the tail that takes 5 % is taken up at once."""
     market = Market({**SHARES, "tiny": 0.0005, "other": 0.01})
