@@ -52,6 +52,9 @@ _MUST_BE: Mapping[str, Sequence[str]] = {
     "max_insert_block_size_bytes": ("0",),
     "readonly": ("0",),
 }
+_WRITING = ("SELECT", "INSERT")
+_MENDING = ("CREATE TABLE", "DROP TABLE", "ALTER DELETE")
+"""A part is made in another table and moved (`sinks.lost_blocks`, `sinks.completing`)."""
 _REFUSED_SETTING_CODES = (164, 452)  # READONLY, SETTING_CONSTRAINT_VIOLATION
 
 NEWEST_ROWS = 1_000_000
@@ -164,20 +167,31 @@ def _clock(client: HttpClient, now_ms: Callable[[], float]) -> Check:
 
 def _rights(client: HttpClient, database: str, user: str) -> list[Check]:
     name = "writer's rights"
-    missing = [
-        right
-        for right in ("SELECT", "INSERT")
-        if not _rows(client, f"CHECK GRANT {right} ON {database}.*")[0][0]
-    ]
-    if not missing:
-        return [ok(name, f"user {user} may SELECT and INSERT in {database}")]
-    rights = ", ".join(missing)
-    return [
-        unsafe(
-            name,
-            f"user {user} may not {' nor '.join(missing)} in {database}",
-            f"run: GRANT {rights} ON {database}.* TO {user}",
+    problems = []
+    if missing := _missing_rights(client, database, _WRITING):
+        problems.append(
+            unsafe(
+                name,
+                f"user {user} may not {' nor '.join(missing)} in {database}",
+                f"run: GRANT {', '.join(missing)} ON {database}.* TO {user}",
+            )
         )
+    if missing := _missing_rights(client, database, _MENDING):
+        problems.append(
+            warning(
+                name,
+                f"user {user} may not {' nor '.join(missing)} in {database}: a block that ClickHouse"
+                " loses when it is killed is found, and can't be stored again",
+                f"run: GRANT {', '.join(missing)} ON {database}.* TO {user}",
+            )
+        )
+    allowed = ", ".join((*_WRITING, *_MENDING))
+    return unless(problems, name, f"user {user} may {allowed} in {database}")
+
+
+def _missing_rights(client: HttpClient, database: str, rights: Sequence[str]) -> list[str]:
+    return [
+        right for right in rights if not _rows(client, f"CHECK GRANT {right} ON {database}.*")[0][0]
     ]
 
 

@@ -257,7 +257,8 @@ class SeriesTable:
         state = self.state
         known = state.mean_capped > 0
         unit = np.where(known, state.mean_squared / np.where(known, state.mean_capped, 1.0), 0.0)
-        usual = (state.mean_squared @ state.tested) / max(state.mean_capped @ state.tested, 1e-9)
+        squared, capped = state.mean_squared @ state.tested, state.mean_capped @ state.tested
+        usual = float(squared) / max(float(capped), 1e-9)
         return np.where(unit > 0, unit, max(usual, 1.0))
 
     # -- comparison

@@ -10,6 +10,7 @@ import pytest
 from agents.reconcile import complete_rollups, reconcile, repair
 from agents.reconcile_in_background import DIFFERENCES, BackgroundReconciler
 from schemas.errors import FatalError, RetryableError
+from sinks import reconciling_rollups
 from sinks.clickhouse import connect
 from sinks.completing import complete_bucket
 from sinks.rebuilding import rebuild_month
@@ -26,6 +27,13 @@ VIEWS = {rollup.name: rollup.view for rollup in ROLLUPS}
 JULY_31 = int(START.timestamp())
 BUCKET = ("usage_1m", JULY_31 + 10 * 3600)
 LEFT = "SELECT name FROM system.tables WHERE database = currentDatabase() AND match(name, 'reconcile_.*_')"
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Buckets that stay in motion are looked at three times, without a pause."""
+    monkeypatch.setattr(reconciling_rollups, "PASSES_MAX", 3)
+    monkeypatch.setattr(reconciling_rollups, "PASS_WAIT_SECONDS", 0.0)
 
 
 @pytest.fixture
