@@ -188,8 +188,10 @@ class BackgroundReconciler:
     ) -> list[CheckResult]:
         """Add what rollups lack; return the differences that are gone by it."""
         frontier = frontier_of(engine, usage_log)
-        differing = [each for result in results for each in result.differences]
-        changed = complete_rollups(engine, frontier, differing[:OPEN_BUCKETS_MAX])
+        lacking = [
+            each for result in results if result.check == "rollups" for each in result.differences
+        ]
+        changed = complete_rollups(engine, frontier, lacking[-OPEN_BUCKETS_MAX:])
         if not changed:
             return []
         after = check_rollups(engine, frontier, spans=open_spans(changed))
