@@ -17,7 +17,7 @@ from agents.calling import Call, in_thread
 from agents.spans import Spans
 from agents.window_parts import GivenWindow, Parts
 from schemas.panes import PANE_MS, PANES
-from streams.panes import by_dimension
+from streams.panes import NO_PANES, by_dimension
 from streams.windows import (
     HOUR_MS,
     PANE_LENGTHS,
@@ -208,7 +208,7 @@ class Rebuilding:
     def _load(self, length_ms: int, panes: pa.Table, from_ms: int) -> None:
         mine = by_dimension(panes)
         for dimension, windows in self._windows.items():
-            windows.load(length_ms, mine.get(dimension, panes.slice(0, 0)), from_ms)
+            windows.load(length_ms, mine.get(dimension, NO_PANES), from_ms)
 
     async def _given_windows(self, append_time_ms: int) -> dict[str, Windows]:
         """Return windows without panes, that go on behind those that were given out."""

@@ -25,7 +25,7 @@ from schemas.errors import RecordError
 from schemas.panes import RangeOfPanes, decode
 from schemas.topics import PANES_TOPIC
 from streams.pane_topic import dimensions_of
-from streams.panes import by_dimension
+from streams.panes import NO_PANES, by_dimension
 from streams.partitions import Confirm, PartitionLoops, StoreRequest
 from streams.record_batches import App, Fetched, RecordBatchSchema
 from streams.share_window import as_record, key
@@ -235,7 +235,7 @@ class WindowRoller:
                 for window in windows.answered(
                     size,
                     [end_ms for end_ms in ends_ms if (size, end_ms) in windows.ask_for],
-                    parts.get(dimension, panes.slice(0, 0)),
+                    parts.get(dimension, NO_PANES),
                     is_complete=self._watermarks.is_complete,
                 )
             ]

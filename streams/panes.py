@@ -31,11 +31,14 @@ class Coded:
     """Values of a dimension: row ``i`` has ``values[codes[i]]``."""
 
     codes: Int64s
-    values: Sequence[str]
+    values: pa.Array
 
 
 class CountedRows:
-    """Rows of a range, made ready to be counted by one dimension after the other.
+    """Rows of a range, counted by every dimension.
+
+    All dimensions are counted together: a range has some thousand rows, and what a step of numpy costs
+    before its first row would be paid once per dimension.
 
     Args:
         rows: Rows of usage_events, all of which have landed; at least one.
@@ -43,10 +46,39 @@ class CountedRows:
     """
 
     def __init__(self, rows: pa.Table, *, tokens_cap: int) -> None:
-        self._rows = rows
-        self._starts, self._pane_of = _panes_of(numbers(rows, "occurred_at"))
-        self._measures = _measures(rows, tokens_cap)
-        self._entries, self._has_user = _user_entries(rows)
+        starts, pane_of = _panes_of(numbers(rows, "occurred_at"))
+        columns = _Columns(rows)
+        coded = [columns.coded(dimension) for dimension in DIMENSIONS]
+        widths = np.array([len(each.values) for each in coded], dtype=np.int64)
+        # Groups are numbered by dimension, pane and value.
+        bases = np.concatenate([[0], np.cumsum(widths * len(starts))])
+        group = np.stack(
+            [
+                pane_of * width + each.codes + base
+                for each, width, base in zip(coded, widths, bases[:-1], strict=True)
+            ]
+        )
+        if bases[-1] > 4 * group.size:
+            groups, flat = np.unique(group, return_inverse=True)
+            group = flat.reshape(group.shape)
+        else:
+            groups = np.arange(bases[-1], dtype=np.int64)
+        sums = np.zeros((len(MEASURES), len(groups)), dtype=np.int64)
+        for into, values in zip(sums, _measures(rows, columns, tokens_cap), strict=True):
+            for of_dimension in group:
+                np.add.at(into, of_dimension, values)
+        entries, has_user = _user_entries(rows)
+        users = highest_ranks(np.sort(group[:, has_user] << ENTRY_BITS | entries, axis=1).ravel())
+        present = np.flatnonzero(sums[0])
+        dimension = np.searchsorted(bases, groups[present], side="right") - 1
+        pane, self._code = np.divmod(groups[present] - bases[dimension], widths[dimension])
+        self._values = [each.values for each in coded]
+        self._pane_ms = starts[pane]
+        self._sums = sums[:, present]
+        self._users = np.bincount(users >> ENTRY_BITS, minlength=len(groups))[present]
+        self._entries = users & ((1 << ENTRY_BITS) - 1)
+        self._ends = np.searchsorted(dimension, np.arange(len(DIMENSIONS)), side="right")
+        self._entry_ends = np.concatenate([[0], np.cumsum(self._users)])
 
     def panes(self, dimensions: Sequence[str]) -> pa.Table:
         """Return the panes of some dimensions, in the form of `PANES`.
@@ -54,82 +86,134 @@ class CountedRows:
         Args:
             dimensions: Of `DIMENSIONS`; their panes follow each other, by pane and value.
         """
-        counts = [self._counts(dimension) for dimension in dimensions]
-        lengths = [len(each.pane_ms) for each in counts]
-        values = [value for each in counts for value in each.values]
-        before = np.cumsum([0, *(len(each.values) for each in counts)])[:-1]
-        codes = np.concatenate([each.code + at for each, at in zip(counts, before, strict=True)])
-        sums = np.concatenate([each.sums for each in counts], axis=1)
-        users = np.cumsum([0, *np.concatenate([each.users for each in counts])])
-        entries = np.concatenate([each.entries for each in counts])
+        places = [_PLACE[dimension] for dimension in dimensions]
+        slices = [slice(self._ends[at - 1] if at else 0, self._ends[at]) for at in places]
+        values = [self._values[at] for at in places]
+        before = np.cumsum([0, *map(len, values)])[:-1]
+        codes = [self._code[of] + shift for of, shift in zip(slices, before, strict=True)]
+        sums = np.concatenate([self._sums[:, of] for of in slices], axis=1)
+        users = np.concatenate([self._users[of] for of in slices])
+        ends = self._entry_ends
+        entries = [self._entries[ends[of.start] : ends[of.stop]] for of in slices]
+        lengths = [of.stop - of.start for of in slices]
         columns = {
             "dimension": pa.DictionaryArray.from_arrays(
-                pa.array(np.repeat(np.arange(len(counts), dtype=np.int32), lengths)),
+                pa.array(np.repeat(np.arange(len(places), dtype=np.int32), lengths)),
                 pa.array(dimensions, pa.utf8()),
             ),
-            "pane_ms": pa.array(np.concatenate([each.pane_ms for each in counts])),
+            "pane_ms": pa.array(np.concatenate([self._pane_ms[of] for of in slices])),
             "value": pa.DictionaryArray.from_arrays(
-                pa.array(codes.astype(np.int32)), pa.array(values, pa.utf8())
+                pa.array(np.concatenate(codes).astype(np.int32)), pa.concat_arrays(values)
             ),
             **{name: pa.array(sums[at]) for at, name in enumerate(MEASURES)},
             "users": pa.ListArray.from_arrays(
-                pa.array(users.astype(np.int32)), pa.array(entries.astype(np.uint16))
+                pa.array(np.concatenate([[0], np.cumsum(users)]).astype(np.int32)),
+                pa.array(np.concatenate(entries).astype(np.uint16)),
             ),
         }
         return pa.table(columns, schema=PANES)
 
-    def _counts(self, dimension: str) -> "_Counts":
-        coded = _coded(self._rows, dimension)
-        group = self._pane_of * len(coded.values) + coded.codes
-        size = len(self._starts) * len(coded.values)
-        if size > 4 * len(group):
-            groups, group = np.unique(group, return_inverse=True)
-        else:
-            groups = np.arange(size, dtype=np.int64)
-        sums = np.zeros((len(MEASURES), len(groups)), dtype=np.int64)
-        for into, values in zip(sums, self._measures, strict=True):
-            np.add.at(into, group, values)
-        users = highest_ranks(group[self._has_user] << ENTRY_BITS | self._entries)
-        present = np.flatnonzero(sums[0])
-        pane, code = np.divmod(groups[present], len(coded.values))
-        return _Counts(
-            self._starts[pane],
-            code,
-            coded.values,
-            sums[:, present],
-            np.bincount(users >> ENTRY_BITS, minlength=len(groups))[present],
-            users & ((1 << ENTRY_BITS) - 1),
-        )
+
+_PLACE = {dimension: place for place, dimension in enumerate(DIMENSIONS)}
+
+
+class _Columns:
+    """Text columns of rows as codes, each read once."""
+
+    def __init__(self, rows: pa.Table) -> None:
+        self._rows = rows
+        self._read: dict[str, Coded] = {}
+
+    def text(self, name: str) -> Coded:
+        """Return a column."""
+        if name not in self._read:
+            column = self._rows[name].unify_dictionaries().combine_chunks()
+            codes = column.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+            self._read[name] = Coded(codes, column.dictionary)
+        return self._read[name]
+
+    def equals(self, name: str, text: str) -> Int64s:
+        """Return 1 for the rows in which a column has a value, else 0."""
+        coded = self.text(name)
+        return np.array([value == text for value in coded.values.to_pylist()], np.int64)[
+            coded.codes
+        ]
+
+    def coded(self, dimension: str) -> Coded:
+        """Return the values of a dimension; a pair with an unknown part is unknown."""
+        names = DIMENSIONS[dimension]
+        if len(names) == 1:
+            return self.text(names[0])
+        first, second = (self.text(name) for name in names)
+        values = [
+            pair_value(a, b) for a in first.values.to_pylist() for b in second.values.to_pylist()
+        ]
+        # Equal texts share a code: all that are unknown.
+        code_of = {value: code for code, value in reversed(list(enumerate(values)))}
+        shared = np.array([code_of[value] for value in values], dtype=np.int64)
+        pairs = shared[first.codes * len(second.values) + second.codes]
+        return Coded(pairs, pa.array(values, pa.utf8()))
 
 
 @dataclass(frozen=True, slots=True)
-class _Counts:
-    """The panes of a dimension: arrays with one entry per pane.
+class PaneRows:
+    """Panes of one dimension as arrays, oldest first. A pane and value may come several times.
 
     Attributes:
-        code: Number of its value in ``values``.
-        sums: Shape ``(len(MEASURES), panes)``.
-        users: How many of ``entries`` each pane has, one pane after the other.
+        names: What ``code`` stands for.
+        measures: Shape ``(n, len(MEASURES))``.
+        users: How many of ``entries`` each row has, one row after the other.
     """
 
-    pane_ms: Int64s
+    start_ms: Int64s
+    names: Sequence[str]
     code: Int64s
-    values: Sequence[str]
-    sums: Int64s
+    measures: Int64s
     users: Int64s
     entries: Int64s
 
 
-def by_dimension(panes: pa.Table) -> dict[str, pa.Table]:
-    """Return the panes of each dimension, of a table in the form of `PANES`."""
-    names = panes["dimension"].unify_dictionaries().combine_chunks()
-    if not len(names):
+def by_dimension(panes: pa.Table) -> dict[str, PaneRows]:
+    """Return the panes of each dimension, of a table in the form of `PANES`.
+
+    All columns are read once: reading them anew for each of the dimensions cost most of what windows do.
+    """
+    dimensions = panes["dimension"].unify_dictionaries().combine_chunks()
+    if not len(dimensions):
         return {}
-    codes = names.indices.to_numpy()
-    return {
-        name: panes.filter(pa.array(codes == code))
-        for code, name in enumerate(names.dictionary.to_pylist())
-    }
+    values = panes["value"].unify_dictionaries().combine_chunks()
+    of_dimension, start_ms = dimensions.indices.to_numpy(), panes["pane_ms"].to_numpy()
+    order = np.lexsort((start_ms, of_dimension))
+    users = panes["users"].combine_chunks()
+    counts = users.value_lengths().to_numpy().astype(np.int64)
+    firsts = np.cumsum(counts) - counts
+    counts, firsts = counts[order], firsts[order]
+    ends = np.cumsum(counts)
+    entry_order = np.repeat(firsts - (ends - counts), counts) + np.arange(ends[-1])
+    entries = users.flatten().to_numpy().astype(np.int64)[entry_order]
+    measures = np.stack([panes[name].to_numpy() for name in MEASURES], axis=1)[order]
+    code, start_ms = values.indices.to_numpy().astype(np.int64)[order], start_ms[order]
+    names = values.dictionary.to_pylist()
+    bounds = np.searchsorted(of_dimension[order], np.arange(len(dimensions.dictionary) + 1))
+    entry_bounds = np.concatenate([[0], ends])[bounds]
+    found = {}
+    for at, dimension in enumerate(dimensions.dictionary.to_pylist()):
+        mine = slice(bounds[at], bounds[at + 1])
+        found[dimension] = PaneRows(
+            start_ms[mine],
+            names,
+            code[mine],
+            measures[mine],
+            counts[mine],
+            entries[entry_bounds[at] : entry_bounds[at + 1]],
+        )
+    return found
+
+
+_NOTHING = np.zeros(0, np.int64)
+NO_PANES = PaneRows(
+    _NOTHING, (), _NOTHING, np.zeros((0, len(MEASURES)), np.int64), _NOTHING, _NOTHING
+)
 
 
 def _panes_of(occurred_at_ms: Int64s) -> tuple[Int64s, Int64s]:
@@ -143,7 +227,7 @@ def _panes_of(occurred_at_ms: Int64s) -> tuple[Int64s, Int64s]:
     return starts * PANE_MS, pane_of.astype(np.int64)
 
 
-def _measures(rows: pa.Table, tokens_cap: int) -> list[Int64s]:
+def _measures(rows: pa.Table, columns: _Columns, tokens_cap: int) -> list[Int64s]:
     """Return what each row adds to `MEASURES`."""
     prompt, completion = numbers(rows, "tokens_prompt"), numbers(rows, "tokens_completion")
     capped = np.minimum(prompt + completion, tokens_cap)
@@ -154,42 +238,21 @@ def _measures(rows: pa.Table, tokens_cap: int) -> list[Int64s]:
         numbers(rows, "tokens_reasoning"),
         numbers(rows, "tokens_cached"),
         numbers(rows, "cost_nanousd"),
-        _equals(rows, "tool_use", "called"),
-        1 - _equals(rows, "status", "ok"),
+        columns.equals("tool_use", "called"),
+        1 - columns.equals("status", "ok"),
         capped,
         capped * capped,
     ]
 
 
 def numbers(rows: pa.Table, name: str) -> Int64s:
-    """Return a column as integers, unknown as 0."""
-    column = rows[name].combine_chunks().cast(pa.int64()).fill_null(0)
-    values: Int64s = column.to_numpy(zero_copy_only=False)
-    return values
-
-
-def _equals(rows: pa.Table, name: str, text: str) -> Int64s:
-    coded = _text(rows, name)
-    return np.array([value == text for value in coded.values], dtype=np.int64)[coded.codes]
-
-
-def _text(rows: pa.Table, name: str) -> Coded:
-    column = rows[name].unify_dictionaries().combine_chunks()
-    codes = column.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-    return Coded(codes, column.dictionary.to_pylist())
-
-
-def _coded(rows: pa.Table, dimension: str) -> Coded:
-    """Return the values of a dimension; a pair with an unknown part is unknown."""
-    names = DIMENSIONS[dimension]
-    if len(names) == 1:
-        return _text(rows, names[0])
-    first, second = (_text(rows, name) for name in names)
-    values = [pair_value(a, b) for a in first.values for b in second.values]
-    # Equal texts share a code: all that are unknown.
-    code_of = {value: code for code, value in reversed(list(enumerate(values)))}
-    shared = np.array([code_of[value] for value in values], dtype=np.int64)
-    return Coded(shared[first.codes * len(second.values) + second.codes], values)
+    """Return a column of integers or instants as integers, unknown as 0."""
+    column = rows[name].combine_chunks()
+    if pa.types.is_timestamp(column.type):
+        column = column.view(pa.int64())
+    if column.null_count:
+        column = column.fill_null(0)
+    return np.asarray(column.to_numpy().astype(np.int64, copy=False))
 
 
 def pair_value(first: str, second: str) -> str:
@@ -228,8 +291,7 @@ def _user_entries(rows: pa.Table) -> tuple[Int64s, npt.NDArray[np.bool_]]:
 
 
 def highest_ranks(keys: Int64s) -> Int64s:
-    """Return, of keys that end in a rank, the highest of each register; sorted."""
-    keys = np.sort(keys)
+    """Return, of sorted keys that end in a rank, the highest of each register."""
     last = np.ones(len(keys), dtype=np.bool_)
     last[:-1] = np.diff(keys >> RANK_BITS) != 0
     return keys[last]

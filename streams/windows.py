@@ -20,6 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from schemas.panes import MEASURES, OTHER, PANE_MS, PANES, RANK_BITS, REGISTERS, UNKNOWN
+from streams.panes import PaneRows
 from streams.shares import billionths
 from streams.users import estimate
 
@@ -235,12 +236,12 @@ class Windows:
         self._kept_from_ms = dict.fromkeys(PANE_LENGTHS, 0)
         self._due_again: set[tuple[Size, int]] = set()
 
-    def load(self, length_ms: int, panes: pa.Table, from_ms: int) -> None:
+    def load(self, length_ms: int, panes: PaneRows, from_ms: int) -> None:
         """Put panes in place: of ten seconds all there are, of others those that have closed.
 
         Args:
             length_ms: Of `PANE_LENGTHS`.
-            panes: In the form of `schemas.panes.PANES`, of this dimension and length.
+            panes: Of this dimension and length.
             from_ms: Where they begin, whether there are any or not.
         """
         closed_ms = self.given_ms[_size_of(length_ms)]
@@ -264,12 +265,8 @@ class Windows:
             self._merge(length_ms, start_ms)
         self._kept_from_ms[length_ms] = from_ms
 
-    def add(self, panes: pa.Table) -> None:
-        """Add panes of ten seconds, whenever they come.
-
-        Args:
-            panes: In the form of `schemas.panes.PANES`, of this dimension.
-        """
+    def add(self, panes: PaneRows) -> None:
+        """Add panes of ten seconds, of this dimension, whenever they come."""
         for start_ms, pane in self._made(panes):
             for length_ms in PANE_LENGTHS:
                 self._add_to(length_ms, start_ms // length_ms * length_ms, pane)
@@ -319,7 +316,7 @@ class Windows:
                 self.ask_for[size, end_ms] = revision
 
     def answered(
-        self, size: Size, ends_ms: Iterable[int], panes: pa.Table, *, is_complete: bool
+        self, size: Size, ends_ms: Iterable[int], panes: PaneRows, *, is_complete: bool
     ) -> Iterator[Window]:
         """Yield windows that were asked for.
 
@@ -360,34 +357,27 @@ class Windows:
         }
         return pa.table(columns, schema=PANES)
 
-    def _made(self, panes: pa.Table) -> Iterator[tuple[int, Pane]]:
-        """Yield each pane of a table with its start."""
-        starts = panes["pane_ms"].to_numpy()
-        if not len(starts):
+    def _made(self, panes: PaneRows) -> Iterator[tuple[int, Pane]]:
+        """Yield each pane with its start."""
+        if not len(panes.start_ms):
             return
-        if (np.diff(starts) < 0).any():
-            order = np.argsort(starts, kind="stable")
-            panes, starts = panes.take(pa.array(order)), starts[order]
-        values = panes["value"].unify_dictionaries().combine_chunks()
-        numbers = np.array([self._number(name) for name in values.dictionary.to_pylist()])
-        number = numbers[values.indices.to_numpy()]
-        measures = np.stack([panes[name].to_numpy() for name in MEASURES], axis=1)
-        users = panes["users"].combine_chunks()
-        entries = users.flatten().to_numpy().astype(np.int64)
-        ends = np.concatenate([[0], np.cumsum(users.value_lengths().to_numpy())])
-        row_of_entry = np.repeat(np.arange(len(starts)), np.diff(ends))
-        bounds = np.flatnonzero(np.diff(starts, prepend=-1, append=-1))
-        for first, last in pairwise(bounds):
-            mine = slice(ends[first], ends[last])
-            register, rank = entries[mine] >> RANK_BITS, entries[mine] & ((1 << RANK_BITS) - 1)
+        codes, place = np.unique(panes.code, return_inverse=True)
+        number = np.array([self._number(panes.names[code]) for code in codes])[place]
+        register, rank = panes.entries >> RANK_BITS, panes.entries & ((1 << RANK_BITS) - 1)
+        row_of_entry = np.repeat(np.arange(len(number)), panes.users)
+        bounds = np.flatnonzero(np.diff(panes.start_ms, prepend=-1, append=-1))
+        entry_bounds = np.searchsorted(row_of_entry, bounds)
+        for (first, last), (low, high) in zip(
+            pairwise(bounds), pairwise(entry_bounds), strict=True
+        ):
             pane = Pane.empty()
             pane.add(
                 number[first:last],
-                measures[first:last],
-                (row_of_entry[mine] - first) * REGISTERS + register,
-                rank.astype(np.uint8),
+                panes.measures[first:last],
+                (row_of_entry[low:high] - first) * REGISTERS + register[low:high],
+                rank[low:high].astype(np.uint8),
             )
-            yield int(starts[first]), pane
+            yield int(panes.start_ms[first]), pane
 
     def _number(self, name: str) -> int:
         number = self._number_of.get(name)

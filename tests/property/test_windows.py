@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from schemas.panes import DIMENSIONS, MEASURES, OTHER, PANE_MS, PANES, UNKNOWN, decode, encode
 from schemas.panes import RangeOfPanes as Told
-from streams.panes import CountedRows, pair_value, user_entries
+from streams.panes import NO_PANES, CountedRows, PaneRows, by_dimension, pair_value, user_entries
 from streams.shares import BILLION, billionths
 from streams.users import estimate
 from streams.windows import SIZES, Size, Window, Windows
@@ -89,21 +89,21 @@ class Market:
         revisions = {key: window.revision for key, window in self.given.items()}
         return Windows(self.dimension, top=TOP, given_ms=ends, revisions=revisions, history={})
 
-    def panes(self, length_ms: int, from_ms: int, to_ms: int) -> pa.Table:
+    def panes(self, length_ms: int, from_ms: int, to_ms: int) -> PaneRows:
         """Return the panes of a length, as ClickHouse makes them of what has landed."""
         rows = [row for row in self.landed if from_ms <= at_ms(row) < to_ms]
         if not rows:
-            return PANES.empty_table()
+            return NO_PANES
         short = CountedRows(as_table(rows), tokens_cap=CAP).panes([self.dimension])
         starts = short["pane_ms"].to_numpy() // length_ms * length_ms
-        return short.set_column(1, "pane_ms", pa.array(starts))
+        return by_dimension(short.set_column(1, "pane_ms", pa.array(starts)))[self.dimension]
 
     def land(self, rows: list[Row]) -> None:
         """Tell of rows that have landed, and take what is due then."""
         self.landed += rows
         made = CountedRows(as_table(rows), tokens_cap=CAP).panes([self.dimension])
         told = decode(encode(made, Told(0, 0, 1, 0)))[0]
-        self.windows.add(told)
+        self.windows.add(by_dimension(told)[self.dimension])
         self.watermark_ms = max(self.watermark_ms, *(at_ms(r) - LATENESS_MS for r in rows))
         self.take(self.windows.close(self.watermark_ms, is_complete=True))
 

@@ -7,7 +7,7 @@ import orjson
 from jsonschema import Draft202012Validator
 
 from schemas.panes import DIMENSIONS
-from streams.panes import CountedRows
+from streams.panes import CountedRows, by_dimension
 from streams.share_window import as_record, key
 from streams.windows import SIZES, Windows
 from tests.usage_rows import as_table, random_rows
@@ -28,7 +28,7 @@ def test_windows_are_as_their_schema_says() -> None:
     counted = CountedRows(rows, tokens_cap=CAP)
     revisions, empty = set(), 0
     for dimension in DIMENSIONS:
-        panes = counted.panes([dimension])
+        panes = by_dimension(counted.panes([dimension]))[dimension]
         given_ms = {size: START_MS // size.slide_ms * size.slide_ms for size in SIZES}
         windows = Windows(dimension, top=2, given_ms=given_ms, revisions={}, history={})
         windows.add(panes)

@@ -12,7 +12,7 @@ import pyarrow as pa
 from schemas.panes import MEASURES, PANES
 from streams.alerts.share_window import as_bin, decode_window
 from streams.detection import BIN_MS, Bin
-from streams.panes import user_entries
+from streams.panes import NO_PANES, by_dimension, user_entries
 from streams.share_window import as_record
 from streams.windows import SIZES, Windows
 from tests.benchmarks.alerts.worlds import NAMES, START_MS, TOP, Int64s, World
@@ -37,7 +37,8 @@ def stream_bins(world: World) -> Iterator[Mapping[str, Bin]]:
         start_ms, end_ms = START_MS + row * BIN_MS, START_MS + (row + 1) * BIN_MS
         # Windows of other lengths are not looked at, and cost most.
         windows.given_ms |= {size: end_ms for size in SIZES if size != _FIVE_MINUTES}
-        windows.add(_panes(world, row, start_ms, entries))
+        panes = by_dimension(_panes(world, row, start_ms, entries))
+        windows.add(panes.get("vendor", NO_PANES))
         *_, window = windows.close(end_ms, is_complete=True)
         record = as_record(window, watermark_ms=end_ms, given_ms=end_ms)
         found = decode_window(orjson.dumps(record))
