@@ -13,7 +13,7 @@ OUTAGE_EVENTS ?= 36000000
 INPUTS ?= 1000000
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check bench benchalerts soak recount market outage fuzz fuzzbytes chaos lock clean
+.PHONY: help install run test check bench benchpeers benchalerts soak recount market outage fuzz fuzzbytes chaos lock clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1	\2/p' Makefile
@@ -33,6 +33,13 @@ check: $(INSTALLED) ## Lint, format check and strict types
 
 bench: $(INSTALLED) ## Measure events/s, CPU per event and freshness; writes bench.json
 	$(BIN)/python -m tests.benchmarks.bench $(ARGS)
+
+benchpeers: $(INSTALLED) build/peers ## Measure against what others would use, each checked row by row
+	$(BIN)/python -m tests.benchmarks.bench_peers $(ARGS)
+
+build/peers: tests/benchmarks/peers/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --target $@ -r $<
+	@touch $@
 
 benchalerts: $(INSTALLED) ## Measure how well sudden share changes are found; writes tests/benchmarks/ALERTS.md
 	$(BIN)/python -m tests.benchmarks.alerts $(ARGS)
@@ -82,6 +89,9 @@ endif
 			--universal --generate-hashes --no-header --no-annotate --no-emit-index-url \
 			--output-file requirements$${extras%%:*}.txt || exit 1; \
 	done
+	$(or $(UV),build/lock/bin/uv) pip compile tests/benchmarks/peers/requirements.in --quiet \
+		--universal --generate-hashes --no-header --no-annotate --no-emit-index-url \
+		--output-file tests/benchmarks/peers/requirements.txt
 	$(BIN)/python -m deploy.local.kafka_jars
 
 clean: ## Remove what was installed and built; data in .tokentide stays

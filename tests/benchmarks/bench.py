@@ -96,15 +96,27 @@ def recount(parts: Machine, database: str, expected: Expected) -> None:
 
 
 def drain(
-    parts: Machine, stack: str, number: int, command: Sequence[str], events: int
+    parts: Machine,
+    stack: str,
+    number: int,
+    command: Sequence[str],
+    events: int,
+    path: Path | None = None,
 ) -> tuple[Result, str]:
-    """Run a stack over the whole topic in a fresh group and database."""
+    """Run a stack over the whole topic in a fresh group and database.
+
+    Args:
+        path: Where it finds packages of other versions than the project's.
+    """
     name = f"{stack.replace('-', '_')}_{number}"
     port = free_port()
     url = f"http://{LOOPBACK}:{port}/metrics"
     settings = {"clickhouse_database": name, "consumer_group": name, "worker_port": port}
     run(parts, "migrate", **settings)
-    worker = Child(stack, command, parts.directory / f"{name}.out", parts.environment(**settings))
+    environment = parts.environment(**settings)
+    if path is not None:
+        environment["PYTHONPATH"] = f"{path}:{environment['PYTHONPATH']}"
+    worker = Child(stack, command, parts.directory / f"{name}.out", environment)
     worker.start()
     try:
         wait_for(lambda: http_text(url) is not None, worker)

@@ -1,0 +1,241 @@
+"""``make benchpeers``: the same work by what others would use, on one topic, into one engine.
+
+Every stack reads the whole topic into tables of its own, one after the other and round by round, so
+that a noisy neighbour hits all. A result counts only if its rows are the same as tokentide's: a hash
+over the columns of every row, sums of tokens and cost, each offset once, and every rollup.
+
+tokentide runs as users start it, with every guarantee, panes and windows. The peers do the reading,
+enriching and writing, at least once or less.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import orjson
+import polars as pl
+from clickhouse_connect.driver.exceptions import DatabaseError
+from rich.console import Console
+
+from tests.benchmarks.bench import EVENT_TIME_RATE, MIB, Result, drain, table
+from tests.benchmarks.parts import (
+    PROJECT,
+    Machine,
+    client,
+    cpu_seconds,
+    end_offsets,
+    machine,
+    resident_bytes,
+    run,
+    tokentide,
+)
+from tests.benchmarks.peers import kafka_engine, report
+from tests.benchmarks.peers.columns import Models
+
+INSTALLED = PROJECT / "build" / "peers"
+"""Where ``make benchpeers`` puts what the peers need: other versions than the project's."""
+LOGICAL_ERROR = 49
+DRAIN_SECONDS_MAX = 600.0
+POLL_SECONDS = 0.2
+SCRIPTS = {
+    "confluent-kafka by hand": "hand_confluent",
+    "kafka-python by hand": "hand_kafka_python",
+    "Quix Streams": "quix",
+    "Bytewax": "bytewax_flow",
+}
+ENGINE = "ClickHouse Kafka engine"
+STOCK = "stock Faust"
+OURS = report.OURS
+
+# Columns whose content all stacks must agree on, text of the event and of its model among them.
+_HASHED = (
+    "event_id",
+    "occurred_at",
+    "source",
+    "request_id",
+    "model_raw",
+    "model",
+    "vendor",
+    "vendor_country",
+    "license",
+    "open_weights",
+    "origin",
+    "size_class",
+    "reasoning",
+    "total_params_b",
+    "provider",
+    "tokens_prompt",
+    "tokens_completion",
+    "tokens_reasoning",
+    "tokens_cached",
+    "cost_nanousd",
+    "latency_ms",
+    "finish_reason",
+    "tool_use",
+    "status",
+    "app_id",
+    "user_hash",
+    "region",
+    "category",
+)
+RECOUNT = (
+    "SELECT count(), uniqExact(kafka_partition, kafka_offset),"
+    f" sum(cityHash64({', '.join(f'toString({name})' for name in _HASHED)})), sum(cost_nanousd),"
+    " (SELECT sum(requests) FROM usage_1m), (SELECT sum(requests) FROM usage_1d),"
+    " (SELECT sum(cost_nanousd) FROM usage_1h), (SELECT sum(requests) FROM usage_context_1h)"
+    " FROM usage_events"
+)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """One way to do the work.
+
+    Attributes:
+        measure: Runs it over the topic; returns the result and the database.
+    """
+
+    name: str
+    measure: Callable[[Machine, int, int], tuple[Result, str]]
+
+
+def stacks(stock_events: int) -> list[Stack]:
+    """Return all stacks, tokentide first: its rows are what the others are compared with."""
+    return [
+        Stack(
+            OURS,
+            lambda parts, number, events: drain(parts, OURS, number, tokentide("worker"), events),
+        ),
+        Stack(ENGINE, drain_engine),
+        *(_scripted(name, script) for name, script in SCRIPTS.items()),
+        Stack(STOCK, lambda parts, number, _: _stock(parts, number, stock_events)),
+    ]
+
+
+def _scripted(name: str, script: str) -> Stack:
+    command = [sys.executable, "-m", f"tests.benchmarks.peers.{script}"]
+
+    def measure(parts: Machine, number: int, events: int) -> tuple[Result, str]:
+        result, database = drain(parts, script, number, command, events, path=INSTALLED)
+        return Result(**{**asdict(result), "stack": name}), database
+
+    return Stack(name, measure)
+
+
+def _stock(parts: Machine, number: int, events: int) -> tuple[Result, str]:
+    command = [sys.executable, "-m", "tests.benchmarks.stock_faust"]
+    result, database = drain(parts, "stock-faust", number, command, events)
+    return Result(**{**asdict(result), "stack": STOCK}), database
+
+
+def drain_engine(parts: Machine, number: int, events: int) -> tuple[Result, str]:
+    """Let the engine consume by itself; it is its own worker."""
+    name = f"kafka_engine_{number}"
+    run(parts, "migrate", clickhouse_database=name, consumer_group=name)
+    admin = client(parts.clickhouse_port, "default")
+    admin.command(kafka_engine.models_table(name))
+    columns = ", ".join(kafka_engine.model_columns())
+    admin.command(f"INSERT INTO {name}.models ({columns}) SELECT {columns} FROM bench_models")
+    pids = (parts.clickhouse_pid, parts.kafka_pid)
+    *before_view, view = kafka_engine.set_up(name, parts.kafka, name)
+    for statement in before_view:
+        try:
+            admin.command(statement)
+        except DatabaseError as error:
+            # The embedded engine says "Shutdown was called", and makes the table all the same.
+            if error.code != LOGICAL_ERROR:
+                raise
+    started, before = time.monotonic(), [cpu_seconds(each) for each in pids]
+    admin.command(view)
+    peak, deadline = 0, started + DRAIN_SECONDS_MAX
+    while True:
+        ((rows,),) = admin.query(f"SELECT count() FROM {name}.usage_events").result_rows
+        peak = max(peak, resident_bytes(parts.clickhouse_pid))
+        if rows >= events:
+            break
+        if time.monotonic() > deadline:
+            raise SystemExit(f"{ENGINE} did not finish: {rows:,} of {events:,} rows")
+        time.sleep(POLL_SECONDS)
+    seconds = time.monotonic() - started
+    engine_us, broker_us = (
+        (cpu_seconds(pid) - then) * 1e6 / events for pid, then in zip(pids, before, strict=True)
+    )
+    admin.command(f"DROP TABLE {name}.queue_to_events")
+    admin.command(f"DROP TABLE {name}.queue")
+    return Result(ENGINE, events, seconds, 0.0, engine_us, broker_us, peak / MIB, {}), name
+
+
+def note_models(parts: Machine, database: str) -> None:
+    """Keep what is known of each name on the topic, for the engine's dictionary."""
+    admin = client(parts.clickhouse_port, "default")
+    admin.command(kafka_engine.models_table("default", "bench_models"))
+    names = admin.query(f"SELECT DISTINCT model_raw FROM {database}.usage_events").result_columns[0]
+    models = Models()
+    models.learn(pl.Series(names, dtype=pl.String))
+    rows = models.frame.select(kafka_engine.model_columns())
+    filled = rows.with_columns(pl.col(pl.String).fill_null(""))
+    admin.insert_arrow("bench_models", filled.to_arrow(compat_level=pl.CompatLevel.oldest()))
+
+
+def main() -> None:
+    """Run all rounds and write the report."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--events", type=int, default=2_000_000)
+    options.add_argument("--runs", type=int, default=5)
+    options.add_argument("--stock-events", type=int, default=100_000)
+    options.add_argument(
+        "--only", action="append", help="a stack's name; may be given several times"
+    )
+    options.add_argument("--out", type=Path, default=Path(__file__).parent / "REPORT.md")
+    chosen = options.parse_args()
+    console = Console()
+    with (
+        tempfile.TemporaryDirectory(prefix="tokentide-bench-") as directory,
+        machine(Path(directory)) as parts,
+    ):
+        results, event_bytes = measure(parts, chosen, console)
+    console.print(table(results))
+    chosen.out.write_text(report.write(results, runs=chosen.runs, event_bytes=event_bytes))
+    console.print(f"\nwritten to {chosen.out}")
+
+
+def measure(
+    parts: Machine, chosen: argparse.Namespace, console: Console
+) -> tuple[list[Result], float]:
+    """Fill the topic, run every stack over it as often as wanted; return also bytes per event."""
+    run(parts, "topics")
+    run(parts, "catalogue", "publish")
+    start = datetime.now(UTC) - timedelta(seconds=chosen.events / EVENT_TIME_RATE)
+    console.print(f"filling the topic with {chosen.events:,} events")
+    told = run(parts, "simulate", "--events", str(chosen.events), "--from", start.isoformat())
+    truth = orjson.loads(told.strip().splitlines()[-1])
+    events = sum(end_offsets(parts.kafka).values())
+    wanted: Sequence[Any] = ()
+    results: list[Result] = []
+    for number in range(chosen.runs):
+        for stack in stacks(chosen.stock_events):
+            if chosen.only and stack.name not in (OURS, *chosen.only):
+                continue
+            result, database = stack.measure(parts, number, events)
+            admin = client(parts.clickhouse_port, database)
+            found = admin.query(RECOUNT).result_rows[0]
+            if not wanted:
+                wanted = found
+                note_models(parts, database)
+            # Stock Faust would take minutes for the whole topic; it is stopped early.
+            if stack.name != STOCK and found != wanted:
+                raise SystemExit(f"{stack.name}: recount {found}, tokentide has {wanted}")
+            admin.command(f"DROP DATABASE {database}")
+            results.append(result)
+            console.print(f"{number + 1}: {stack.name} {result.events_per_second:,.0f} events/s")
+    return results, truth["bytes"] / truth["records"]
+
+
+if __name__ == "__main__":
+    main()

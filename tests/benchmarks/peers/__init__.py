@@ -1,0 +1,1 @@
+"""What others would use for the same job, each written as its own documentation advises."""
