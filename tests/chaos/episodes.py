@@ -95,10 +95,11 @@ def token_without_its_part(stage: Stage, seed: int, breakage: str) -> Verdict:
     """A range has landed and is not committed; the engine dies and keeps of it only the tokens.
 
     So it is left by an engine that dies between a block's token and its part. Here the parts are
-    taken away while it is down.
+    taken away while it is down, and the newest one of a rollup.
     """
     only(stage)
-    stage.sql("SYSTEM STOP MERGES usage_events")
+    for table in ("usage_events", "usage_1m"):
+        stage.sql(f"SYSTEM STOP MERGES {table}")
     with running_round(stage, seed, rate=20_000, records_max=4_000) as round_:
         round_.produced(4_000)
         stage.start_worker(FIRST, Orders("after_insert", 2, breakage))
@@ -115,11 +116,16 @@ def token_without_its_part(stage: Stage, seed: int, breakage: str) -> Verdict:
             f" (SELECT DISTINCT _part FROM usage_events WHERE {landed})"
         )
         assert paths, "nothing had landed"
+        of_rollup = stage.sql(
+            "SELECT path FROM system.parts WHERE active AND table = 'usage_1m' AND level = 0"
+            " ORDER BY modification_time DESC, name DESC LIMIT 1"
+        )
         stage.kill_engine()
-        for (path,) in paths:
+        for (path,) in [*paths, *of_rollup]:
             shutil.rmtree(str(path))
         stage.start_engine()
         stage.start_worker(FIRST, Orders(breakage=breakage))
+    assert stage.lost_of_rollups or breakage, "the rollup lacks nothing"
     return round_.verdict
 
 

@@ -64,7 +64,7 @@ def _head(steps: Steps, seed: int) -> str:
                     f"{sum(step['torn'] for step in steps)}",
                 ),
                 (
-                    "rounds in which it lost a block of a rollup, which the workers added",
+                    "rounds in which it lost a block of a rollup, which was added",
                     f"{sum(step['lost_of_rollups'] for step in steps)}",
                 ),
                 ("**lost**", f"**{found['lost']}**"),

@@ -52,7 +52,6 @@ WORKER_SETTINGS: Mapping[str, object] = {
     "allowed_lateness_seconds": 0.5,
     "revision_wait_seconds": 2,
     "stalled_partition_seconds": 5,
-    "reconcile_interval_seconds": 15,
 }
 
 
