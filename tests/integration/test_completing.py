@@ -1,7 +1,7 @@
 """A rollup that lost a block: it gets what it lacks, once, whoever is at it and whatever lands."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -10,7 +10,6 @@ import pytest
 from agents.reconcile import complete_rollups, reconcile, repair
 from agents.reconcile_in_background import DIFFERENCES, BackgroundReconciler
 from schemas.errors import FatalError, RetryableError
-from sinks import reconciling_rollups
 from sinks.clickhouse import connect
 from sinks.completing import complete_bucket
 from sinks.rebuilding import rebuild_month
@@ -18,40 +17,16 @@ from sinks.reconciling import Engine
 from sinks.reconciling_rollups import ROLLUPS, bucket_of, check_rollups
 from streams.topic_offsets import UsageLog
 from tests.conftest import ClickHouseAddress
-from tests.integration.reconcile_books import START, Books, opened
+from tests.integration.reconcile_books import START, Books
 from tests.integration.sinks_database import writer_at
 from tests.usage_rows import Row
 
+pytestmark = pytest.mark.usefixtures("short_waits")
 NAMES = [rollup.name for rollup in ROLLUPS]
 VIEWS = {rollup.name: rollup.view for rollup in ROLLUPS}
 JULY_31 = int(START.timestamp())
 BUCKET = ("usage_1m", JULY_31 + 10 * 3600)
 LEFT = "SELECT name FROM system.tables WHERE database = currentDatabase() AND match(name, 'reconcile_.*_')"
-
-
-@pytest.fixture(autouse=True)
-def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Buckets that stay in motion are looked at three times, without a pause."""
-    monkeypatch.setattr(reconciling_rollups, "PASSES_MAX", 3)
-    monkeypatch.setattr(reconciling_rollups, "PASS_WAIT_SECONDS", 0.0)
-
-
-@pytest.fixture
-def books(
-    clickhouse: ClickHouseAddress,
-    fresh_database: str,
-    kafka_bootstrap: str,
-    fresh_topic: Callable[..., str],
-    fresh_group: str,
-) -> Iterator[Books]:
-    with opened(clickhouse, fresh_database, kafka_bootstrap, fresh_topic, fresh_group) as found:
-        yield found
-
-
-@pytest.fixture
-def usage_log(books: Books) -> Iterator[UsageLog]:
-    with books.open_log() as found:
-        yield found
 
 
 def in_hour(books: Books, offsets: range, seconds: int = 3000) -> list[Row]:

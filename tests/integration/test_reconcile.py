@@ -1,7 +1,7 @@
 """The books on the real broker and the real engine: each difference is found, named and repaired."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -10,46 +10,22 @@ import pytest
 from agents.reconcile import Report, reconcile, repair
 from agents.reconcile_in_background import DIFFERENCES, BackgroundReconciler
 from schemas.errors import FatalError, RetryableError
-from sinks import rebuilding, reconciling_rollups
+from sinks import rebuilding
 from sinks.clickhouse import connect
 from sinks.rebuilding import rebuild_month
 from sinks.reconciling import Engine, frontier_of_rows
 from sinks.reconciling_rollups import ROLLUPS, check_rollups
 from streams.topic_offsets import UsageLog
 from tests.conftest import ClickHouseAddress
-from tests.integration.reconcile_books import Books, another_writer, opened
+from tests.integration.reconcile_books import Books, another_writer
 from tests.integration.sinks_database import writer_at
 from tests.usage_rows import as_table
 
+pytestmark = pytest.mark.usefixtures("short_waits")
 WINDOW_SECONDS = 86_400
 PAUSE_SECONDS = 0.1
 """Between two ranges of a writer: a second at most in a worker."""
 JULY, AUGUST = 202607, 202608
-
-
-@pytest.fixture(autouse=True)
-def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Buckets that stay in motion are looked at three times, without a pause."""
-    monkeypatch.setattr(reconciling_rollups, "PASSES_MAX", 3)
-    monkeypatch.setattr(reconciling_rollups, "PASS_WAIT_SECONDS", 0.0)
-
-
-@pytest.fixture
-def books(
-    clickhouse: ClickHouseAddress,
-    fresh_database: str,
-    kafka_bootstrap: str,
-    fresh_topic: Callable[..., str],
-    fresh_group: str,
-) -> Iterator[Books]:
-    with opened(clickhouse, fresh_database, kafka_bootstrap, fresh_topic, fresh_group) as found:
-        yield found
-
-
-@pytest.fixture
-def usage_log(books: Books) -> Iterator[UsageLog]:
-    with books.open_log() as found:
-        yield found
 
 
 def checked(books: Books, usage_log: UsageLog, **options: Any) -> Report:

@@ -243,18 +243,19 @@ def test_a_tail_that_varies_moves_nobody_s_tokens() -> None:
         tail = np.append((rng.random(40) < 0.5).astype(np.float64), 1.0)
         tokens = tail * np.append(rng.lognormal(7.0, 1.5, 40), 20.0)
         names = (*(f"tail-{at}" for at in range(40)), "other")
-        columns = {
-            "requests": tail,
-            "tokens": tokens,
-            "tokens_capped": tokens,
-            "tokens_capped_squared": tokens**2,
-            "users": tail,
-            "errors": 0 * tail,
-        }
         kept = tail > 0
-        both = {name: np.append(getattr(drawn, name), each[kept]) for name, each in columns.items()}
-        values = (*drawn.values, *np.array(names)[kept].tolist())
-        detector.observe({"vendor": replace(drawn, values=values, **both)})
+        requests, tokens = tail[kept], tokens[kept]
+        with_tail = replace(
+            drawn,
+            values=(*drawn.values, *np.array(names)[kept].tolist()),
+            requests=np.append(drawn.requests, requests),
+            tokens=np.append(drawn.tokens, tokens),
+            tokens_capped=np.append(drawn.tokens_capped, tokens),
+            tokens_capped_squared=np.append(drawn.tokens_capped_squared, tokens**2),
+            users=np.append(drawn.users, requests),
+            errors=np.append(drawn.errors, 0 * requests),
+        )
+        detector.observe({"vendor": with_tail})
         if number >= 2 * DAY:
             largest = max(largest, float(np.abs(detector.readings["vendor"].statistic[1:]).max()))
     assert largest < 5.0, "of the values that did not change"
