@@ -23,6 +23,7 @@ import polars as pl
 from clickhouse_connect.driver.exceptions import DatabaseError
 from rich.console import Console
 
+from sinks.reconciling_rollups import MODEL_KEYS, REQUEST_KEYS
 from tests.benchmarks.bench import EVENT_TIME_RATE, MIB, Result, drain, table
 from tests.benchmarks.parts import (
     PROJECT,
@@ -55,34 +56,11 @@ OURS = report.OURS
 
 # Columns whose content all stacks must agree on, text of the event and of its model among them.
 _HASHED = (
-    "event_id",
-    "occurred_at",
-    "source",
-    "request_id",
-    "model_raw",
-    "model",
-    "vendor",
-    "vendor_country",
-    "license",
-    "open_weights",
-    "origin",
-    "size_class",
-    "reasoning",
-    "total_params_b",
-    "provider",
-    "tokens_prompt",
-    "tokens_completion",
-    "tokens_reasoning",
-    "tokens_cached",
-    "cost_nanousd",
-    "latency_ms",
-    "finish_reason",
-    "tool_use",
-    "status",
-    "app_id",
-    "user_hash",
-    "region",
-    "category",
+    *("event_id", "occurred_at", "source", "request_id", "model_raw", "total_params_b"),
+    *MODEL_KEYS,
+    *("tokens_prompt", "tokens_completion", "tokens_reasoning", "tokens_cached", "cost_nanousd"),
+    *("latency_ms", "status", "user_hash"),
+    *REQUEST_KEYS,
 )
 RECOUNT = (
     "SELECT count(), uniqExact(kafka_partition, kafka_offset),"
