@@ -19,6 +19,7 @@ from agents.window_parts import GivenWindow, Parts
 from schemas.panes import PANE_MS, PANES
 from streams.panes import NO_PANES, by_dimension
 from streams.windows import (
+    FIVE_MINUTES_MS,
     HOUR_MS,
     PANE_LENGTHS,
     SIZES,
@@ -41,7 +42,10 @@ MISSED_MS = 3_600_000
 END_OF_TIME_MS = 4_000_000_000_000
 """Later than any event: the broker's clock has bounded the event times of what is stored."""
 LATE_KEPT_MS = 60_000
-"""How much further back than needed short panes are counted, for events that are late."""
+"""How much further back than needed short panes are loaded, for events that are late."""
+TRUSTED_MS = 4 * HOUR_MS
+"""Stored panes of ten seconds that are older may be gone: they are kept for a day of ClickHouse's
+clock, and this is the worker's."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +54,12 @@ class Rebuilt:
 
     Attributes:
         windows: By dimension.
+        below: Offsets of the usage partitions: everything below them is counted, and nothing else.
         is_noted: Whether it is noted in ClickHouse up to where windows hold what has landed.
     """
 
     windows: dict[str, Windows]
+    below: Mapping[int, int]
     is_noted: bool
 
 
@@ -66,7 +72,7 @@ class Rebuilding:
         parts: Where panes and windows are stored.
         call: Calls ClickHouse.
         spans: How much it is asked about at once.
-        below: Offsets of the usage partitions: what is below them is counted.
+        below: Offsets of the usage partitions: what is below them has landed.
     """
 
     def __init__(
@@ -83,7 +89,7 @@ class Rebuilding:
         self._parts = parts
         self._call = call
         self._spans = spans
-        self._below = below
+        self._below = dict(below)
         self._now_ms = parts.now_ms()
         self._windows: dict[str, Windows] = {}
 
@@ -99,29 +105,35 @@ class Rebuilding:
         """
         REBUILDS.inc()
         parts, started = self._parts, self._parts.clock()
-        told = await self._call(parts.sink.progress, self._partition)
+        in_windows = await self._call(parts.windows_noted.read, self._partition)
+        in_panes = await self._call(parts.panes_noted.read, self._partition)
+        for noted in (in_windows or {}, in_panes or {}):
+            # An owner counted it when it was told, which is after it had landed.
+            for partition, offset in noted.items():
+                self._below[partition] = max(offset, self._below.get(partition, 0))
         self._windows = await self._given_windows(append_time_ms)
-        for length_ms in PANE_LENGTHS:
+        await self._load_shortest(in_panes)
+        for length_ms in PANE_LENGTHS[1:]:
             if length_ms in STORED_LENGTHS:
-                await self._load_stored(length_ms, told or {})
-            elif length_ms < HOUR_MS:
-                await self._load_counted(length_ms)
-        for windows in self._windows.values():
-            windows.merge_closed(PANE_LENGTHS[-1], self._kept(PANE_LENGTHS[-1])[0])
-        if told is not None:
-            await self._find_owed(told)
+                # Before panes had a progress of their own they were stored before that of windows.
+                await self._load_stored(length_ms, in_panes or in_windows or {})
+            else:
+                for windows in self._windows.values():
+                    windows.merge_closed(length_ms, self._kept(length_ms)[0])
+        if in_windows is not None:
+            await self._find_owed(in_windows)
         log.info(
             "windows.rebuilt",
             dimensions=self._dimensions,
             duration_seconds=round(parts.clock() - started, 3),
         )
-        return Rebuilt(self._windows, told is not None)
+        return Rebuilt(self._windows, self._below, in_windows is not None)
 
     def _kept(self, length_ms: int) -> tuple[int, int]:
         """Return from when panes of a length are needed, and where the closed ones end.
 
-        Where panes must be counted, those that only late events could need are left out: windows
-        that reach further back are asked for one by one.
+        Of short ones those that only late events could need are left out: windows that reach
+        further back are asked for one by one.
         """
 
         def ends(length_ms: int) -> list[int]:
@@ -131,21 +143,46 @@ class Rebuilding:
         # Longer ones that are merged from them may have closed less far.
         made = [each for each in PANE_LENGTHS if source_of(each) == length_ms]
         first_ms = min(end_ms for each in (length_ms, *made) for end_ms in ends(each))
-        is_long = length_ms >= STORED_LENGTHS[0]
+        is_long = length_ms >= FIVE_MINUTES_MS
         back_ms = kept_ms(length_ms) if is_long else needed_ms(length_ms) + LATE_KEPT_MS
         return (first_ms - back_ms) // length_ms * length_ms, max(ends(length_ms))
 
-    async def _load_counted(self, length_ms: int) -> None:
-        """Count panes in what is stored; of the shortest the open ones too."""
-        from_ms, closed_ms = self._kept(length_ms)
-        panes = await self._count(length_ms, from_ms, closed_ms)
-        if length_ms == PANE_MS:
-            panes = pa.concat_tables([panes, await self._count_open(closed_ms)])
-        await in_thread(self._parts.executor, self._load, length_ms, panes, from_ms)
+    async def _load_shortest(self, noted: Mapping[int, int] | None) -> None:
+        """Load panes of ten seconds, the open ones too, as they were stored and what came since.
 
-    async def _count_open(self, from_ms: int) -> pa.Table:
+        Args:
+            noted: Offsets below which everything is in the stored panes. A pane that is not stored has
+                no rows below them.
+        """
+        made = [each for each in PANE_LENGTHS if source_of(each) == PANE_MS]
+        # What was missed, and what longer panes of five minutes are still to be merged from, too.
+        from_ms = min(self._kept(each)[0] for each in made if each < FIVE_MINUTES_MS)
+        read, call = self._parts.stored.read, self._call
+        stored = await call(read, PANE_MS, self._dimensions, from_ms, END_OF_TIME_MS)
+        is_trusted = bool(stored.positions) and from_ms >= self._now_ms - TRUSTED_MS
+        if noted is None or not is_trusted:
+            loaded = PANES.empty_table()
+            counted = [await self._count_all(from_ms, None)]
+            changed: set[int] = set()
+        else:
+            # One that was written after the progress was noted may hold some rows and not others.
+            newest = sum(noted.values())
+            changed = {start_ms for (_, start_ms), at in stored.positions.items() if at > newest}
+            again = sorted(changed)
+            loaded = _without(stored.panes, again)
+            counted = [_without(await self._count_all(from_ms, noted), again)]
+            for first_ms, last_ms in _runs(again, PANE_MS):
+                counted.append(await self._count(PANE_MS, first_ms, last_ms + PANE_MS))
+        panes = pa.concat_tables([loaded, *counted])
+        await in_thread(self._parts.executor, self._load, PANE_MS, panes, from_ms)
+        changed.update(start_ms for each in counted for start_ms in each["pane_ms"].to_pylist())
+        for windows in self._windows.values():
+            windows.changed[PANE_MS].update(changed)
+
+    async def _count_all(self, from_ms: int, above: Mapping[int, int] | None) -> pa.Table:
+        """Count panes of ten seconds from a time on, the open ones too."""
         now_ms = max(self._now_ms // PANE_MS * PANE_MS, from_ms)
-        until_now = await self._count(PANE_MS, from_ms, now_ms)
+        until_now = await self._count(PANE_MS, from_ms, now_ms, above)
         # Little is newer than now, unless this clock is behind.
         ahead = await self._call(
             self._parts.panes.read,
@@ -153,6 +190,7 @@ class Rebuilding:
             PANE_MS,
             now_ms,
             END_OF_TIME_MS,
+            above=above,
             below=self._below,
         )
         return pa.concat_tables([until_now, ahead])
@@ -172,7 +210,7 @@ class Rebuilding:
         """Load panes as they were stored, and count those rows that came since.
 
         Args:
-            length_ms: Of `STORED_LENGTHS`.
+            length_ms: Of the longer ones of `STORED_LENGTHS`.
             told: Offsets below which everything is in the stored panes.
         """
         parts = self._parts

@@ -45,6 +45,8 @@ WATERMARK = Gauge(
 )
 
 FETCHES_WAITING_MAX = 8
+PANES_NOTED_SECONDS = 15.0
+"""Between two writings of the panes: the longest that a new owner must count of each dimension."""
 ASKED_SPAN_MS = 2 * 3_600_000
 """Longest time of which panes are asked of ClickHouse at once, beside that of one window."""
 WRITTEN_TOGETHER_MAX = 500
@@ -68,6 +70,7 @@ class WindowRoller:
         """Panes of ranges that are counted and not added yet."""
         self._watermarks = Watermarks(parts.rules.lateness_ms, parts.rules.stalled_seconds)
         self._revised_seconds = parts.clock()
+        self._panes_noted_seconds = parts.clock()
         self._spans = Spans(parts.clock)
 
     async def store(self, request: StoreRequest) -> None:
@@ -85,7 +88,16 @@ class WindowRoller:
                 told = _decoded(value)
                 if told is not None:
                     await self._count(confirm, *told, record_batch.append_time_ms)
+        await self._add_waiting()
         await self._give_out(confirm)
+        if self._parts.clock() - self._panes_noted_seconds >= PANES_NOTED_SECONDS:
+            await self._note_panes(confirm)
+
+    async def _add_waiting(self) -> None:
+        """Add what is counted, together: an addition costs as much for one range as for several."""
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            await in_thread(self._parts.executor, self._add, waiting)
 
     async def _count(
         self, confirm: Confirm, panes: pa.Table, told: RangeOfPanes, append_time_ms: int
@@ -139,16 +151,14 @@ class WindowRoller:
             below,
         )
         rebuilt = await rebuilding.run(append_time_ms)
-        self._windows, self._counted = rebuilt.windows, below
+        self._windows, self._counted = rebuilt.windows, dict(rebuilt.below)
+        # At once: should this owner die soon, the next one need not count the same again.
+        await self._note_panes(confirm)
         if not rebuilt.is_noted:
-            await self._note_progress(confirm)
+            await self._note_windows(confirm)
 
     async def _give_out(self, confirm: Confirm) -> None:
         now_seconds = self._parts.clock()
-        if self._waiting:
-            # Together: an addition costs as much for one range as for several.
-            waiting, self._waiting = self._waiting, []
-            await in_thread(self._parts.executor, self._add, waiting)
         watermark_ms = self._watermarks.advance(now_seconds)
         if watermark_ms is None:
             return
@@ -162,10 +172,16 @@ class WindowRoller:
             again = await in_thread(self._parts.executor, self._due_again)
             await self._send(confirm, again, watermark_ms)
             await self._answer(confirm, watermark_ms, is_revision=True)
-            await self._note_progress(confirm)
+            await self._note_windows(confirm)
 
-    async def _note_progress(self, confirm: Confirm) -> None:
-        """Store the longer panes that have changed, then up to where everything is stored."""
+    async def _note_windows(self, confirm: Confirm) -> None:
+        """Store up to where everything is in the windows that were given out."""
+        write = self._parts.windows_noted.write
+        await self._call(confirm, write, self._partition, self._counted, self._parts.now_ms())
+
+    async def _note_panes(self, confirm: Confirm) -> None:
+        """Store the panes that have changed, then up to where everything is in stored panes."""
+        self._panes_noted_seconds = self._parts.clock()
         now_ms = self._parts.now_ms()
         counted = dict(self._counted)
         position = sum(counted.values())
@@ -175,17 +191,21 @@ class WindowRoller:
             await self._call(confirm, write, length_ms, places, panes, position, now_ms)
             for dimension, start_ms in places:
                 self._windows[dimension].changed[length_ms].discard(start_ms)
-        await self._call(confirm, self._parts.sink.write_progress, self._partition, counted, now_ms)
+        write_noted = self._parts.panes_noted.write
+        await self._call(confirm, write_noted, self._partition, counted, now_ms)
 
     def _changed(self, length_ms: int) -> tuple[list[tuple[str, int]], pa.Table]:
         """Return places and panes of a length that have changed since they were stored."""
-        changed = {name: sorted(each.changed[length_ms]) for name, each in self._windows.items()}
-        tables = [
-            self._windows[name].closed_panes(length_ms, starts_ms)
-            for name, starts_ms in changed.items()
-        ]
-        places = [(name, start_ms) for name, starts_ms in changed.items() for start_ms in starts_ms]
-        return places, pa.concat_tables(tables)
+        with stage("windows"):
+            changed = {
+                name: sorted(windows.changed[length_ms]) for name, windows in self._windows.items()
+            }
+            tables = [
+                self._windows[name].panes(length_ms, starts_ms)
+                for name, starts_ms in changed.items()
+            ]
+            places = [(name, start) for name, starts_ms in changed.items() for start in starts_ms]
+            return places, pa.concat_tables(tables)
 
     def _close(self, watermark_ms: int) -> list[Window]:
         with stage("windows"):

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from streams.health import Progress
+from streams.health import Progress as Health
 from streams.publishing import Publisher
 
 
@@ -43,7 +43,7 @@ class StoredPanes(Protocol):
 
 
 class PaneStore(Protocol):
-    """Where longer panes are kept, so that a new owner need not count a week again."""
+    """Where panes are kept, so that a new owner need not count a week again."""
 
     def write(
         self,
@@ -79,17 +79,19 @@ class Sink(Protocol):
 
     def write(self, windows: Sequence[Mapping[str, Any]]) -> None: ...
 
-    def write_progress(
-        self, panes_partition: int, offsets: Mapping[int, int], now_ms: int
-    ) -> None: ...
-
-    def progress(self, panes_partition: int) -> dict[int, int] | None: ...
-
     def last_ends_ms(self, dimensions: Sequence[str]) -> dict[tuple[str, int], int]: ...
 
     def given(
         self, dimensions: Sequence[str], since_ms: Mapping[int, int], *, revised_since_ms: int
     ) -> Sequence[GivenWindow]: ...
+
+
+class Progress(Protocol):
+    """Where it is noted how far an owner has come: offsets of the usage topic, by partition."""
+
+    def write(self, panes_partition: int, offsets: Mapping[int, int], now_ms: int) -> None: ...
+
+    def read(self, panes_partition: int) -> dict[int, int] | None: ...
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,8 @@ class Parts:
     """What all partitions of the panes topic share.
 
     Attributes:
+        panes_noted: Below these offsets everything is in the stored panes.
+        windows_noted: Below these everything is in the windows that were given out.
         settled: Returns the committed offset of each partition of the usage topic, its first offset
             if nothing is committed: everything below has landed.
         executor: Threads for counting and for calls to ClickHouse.
@@ -126,11 +130,13 @@ class Parts:
 
     panes: Panes
     stored: PaneStore
+    panes_noted: Progress
     sink: Sink
+    windows_noted: Progress
     publisher: Publisher
     settled: Callable[[], Awaitable[Mapping[int, int]]]
     executor: Executor
-    progress: Progress
+    progress: Health
     rules: Rules
     retry_wait_seconds_max: float
     now_ms: Callable[[], int] = field(default=lambda: time.time_ns() // 1_000_000)

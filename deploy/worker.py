@@ -24,10 +24,11 @@ from deploy.self_check.all_checks import require_safe
 from schemas.catalogue import Catalogue, origin
 from schemas.errors import FatalError, RetryableError
 from schemas.topics import PANES_TOPIC, SHARES_TOPIC
-from sinks import clickhouse
+from sinks import clickhouse, share_progress
 from sinks.lost_blocks import LostBlocks
 from sinks.pane_counts import PaneCounts
 from sinks.share_panes import SharePanes
+from sinks.share_progress import ShareProgress
 from sinks.share_windows import ShareWindows
 from sinks.stored_events import StoredEvents
 from sinks.usage_events import UsageEventWriter
@@ -256,7 +257,9 @@ def _add_windows(
             client, database, settings.tokens_cap, settings.clickhouse_request_timeout_seconds
         ),
         stored=SharePanes(client, database),
+        panes_noted=ShareProgress(client, database, share_progress.PANES_TABLE),
         sink=ShareWindows(client, database),
+        windows_noted=ShareProgress(client, database, share_progress.WINDOWS_TABLE),
         publisher=publisher,
         settled=settled_in_thread,
         executor=ThreadPoolExecutor(WINDOW_THREADS, "windows"),

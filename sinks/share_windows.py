@@ -14,7 +14,6 @@ from schemas.panes import MEASURES
 from sinks.clickhouse import CAUGHT, sorted_error
 
 TABLE = "share_window_revisions"
-PROGRESS_TABLE = "share_window_progress"
 SHARED = ("requests", "tokens", "cost")
 
 
@@ -71,26 +70,12 @@ class ShareWindows:
             windows: Records of ``llm-shares-v1`` (`streams.share_window`), with ``given_ms``.
         """
         if windows:
-            self._insert(TABLE, _as_rows(windows))
-
-    def write_progress(self, panes_partition: int, offsets: Mapping[int, int], now_ms: int) -> None:
-        """Note that every window that was given out holds what landed below these offsets."""
-        row = {
-            "panes_partition": pa.array([panes_partition], pa.uint16()),
-            "offsets": pa.array([list(offsets.items())], pa.map_(pa.uint16(), pa.uint64())),
-            "recorded_at": pa.array([now_ms], pa.timestamp("ms", tz="UTC")),
-        }
-        self._insert(PROGRESS_TABLE, pa.table(row))
-
-    def progress(self, panes_partition: int) -> dict[int, int] | None:
-        """Return what `write_progress` noted last, if anything."""
-        found = self._query(
-            f"SELECT argMax(offsets, recorded_at) AS offsets FROM {self._database}.{PROGRESS_TABLE}"
-            f" WHERE panes_partition = {panes_partition:d} HAVING count() > 0"
-        )
-        if not found.num_rows:
-            return None
-        return {int(p): int(offset) for p, offset in found["offsets"][0].as_py()}
+            try:
+                self._client.insert_arrow(
+                    TABLE, _as_rows(windows), self._database, {"async_insert": 0}
+                )
+            except CAUGHT as error:
+                raise sorted_error(error, detail=False) from error
 
     def last_ends_ms(self, dimensions: Sequence[str]) -> dict[tuple[str, int], int]:
         """Return the end of the last window by dimension and seconds, of those given out."""
@@ -149,12 +134,6 @@ class ShareWindows:
             )
             for row in found.to_pylist()
         ]
-
-    def _insert(self, table: str, rows: pa.Table) -> None:
-        try:
-            self._client.insert_arrow(table, rows, self._database, {"async_insert": 0})
-        except CAUGHT as error:
-            raise sorted_error(error, detail=False) from error
 
     def _query(self, sql: str) -> pa.Table:
         try:

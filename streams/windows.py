@@ -29,7 +29,7 @@ Ranks = npt.NDArray[np.uint8]
 
 HOUR_MS = 3_600_000
 FIVE_MINUTES_MS = 300_000
-STORED_LENGTHS = (FIVE_MINUTES_MS, HOUR_MS)
+STORED_LENGTHS = (PANE_MS, FIVE_MINUTES_MS, HOUR_MS)
 """Panes of these lengths are stored: a new owner need not count what they hold."""
 LATE_MS = 15 * 60_000
 """A pane that comes so late at most is added to what is kept; an older one is asked for."""
@@ -208,8 +208,8 @@ class Windows:
     Attributes:
         ask_for: Windows that are due and reach further back than what is kept, and the revision
             that they will be.
-        changed: Starts of closed panes of `STORED_LENGTHS` that were made or changed since they were
-            last taken.
+        changed: Starts of panes of `STORED_LENGTHS` that were made or changed since they were last
+            taken; of the shortest the open ones too.
         folded: How often a value was one too many, see `VALUES_MAX`.
     """
 
@@ -331,25 +331,24 @@ class Windows:
             revision = self.ask_for.pop((size, end_ms))
             yield self._window(size, end_ms, revision, is_complete, made)
 
-    def closed_panes(self, length_ms: int, starts_ms: Iterable[int]) -> pa.Table:
-        """Return closed panes in the form of `schemas.panes.PANES`."""
-        tables = [
-            self._as_table(start_ms, pane)
-            for start_ms in starts_ms
-            if (pane := self._panes[length_ms].get(start_ms)) is not None
-        ]
-        return pa.concat_tables(tables) if tables else PANES.empty_table()
-
-    def _as_table(self, start_ms: int, pane: Pane) -> pa.Table:
-        row, register = np.nonzero(pane.ranks)
-        entries = register << RANK_BITS | pane.ranks[row, register].astype(np.int64)
-        ends = np.searchsorted(row, np.arange(len(pane.values)), side="right")
-        names = [self._names[number] for number in pane.values]
+    def panes(self, length_ms: int, starts_ms: Iterable[int]) -> pa.Table:
+        """Return panes in the form of `schemas.panes.PANES`."""
+        of_length = self._panes[length_ms]
+        found = [(start_ms, of_length[start_ms]) for start_ms in starts_ms if start_ms in of_length]
+        if not found:
+            return PANES.empty_table()
+        numbers = np.concatenate([pane.values for _, pane in found])
+        measures = np.concatenate([pane.measures for _, pane in found])
+        ranks = np.concatenate([pane.ranks for _, pane in found])
+        row, register = np.nonzero(ranks)
+        entries = register << RANK_BITS | ranks[row, register].astype(np.int64)
+        ends = np.searchsorted(row, np.arange(len(numbers)), side="right")
+        starts = np.repeat([start_ms for start_ms, _ in found], [len(p.values) for _, p in found])
         columns = {
-            "dimension": pa.array([self.dimension] * len(names)).dictionary_encode(),
-            "pane_ms": pa.array([start_ms] * len(names), pa.int64()),
-            "value": pa.array(names, pa.utf8()).dictionary_encode(),
-            **{name: pa.array(pane.measures[:, at]) for at, name in enumerate(MEASURES)},
+            "dimension": pa.array([self.dimension] * len(numbers)).dictionary_encode(),
+            "pane_ms": pa.array(starts, pa.int64()),
+            "value": pa.array([self._names[number] for number in numbers]).dictionary_encode(),
+            **{name: pa.array(measures[:, at]) for at, name in enumerate(MEASURES)},
             "users": pa.ListArray.from_arrays(
                 pa.array(np.concatenate([[0], ends]).astype(np.int32)),
                 pa.array(entries.astype(np.uint16)),

@@ -1,5 +1,6 @@
 """The agent that rolls windows: each range once, in whatever order it is told and by whoever."""
 
+import copy
 import random
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -52,13 +53,15 @@ class World:
         self.ahead_ms = 0
         self.rows: list[Row] = []
         self.settled: dict[int, int] = {3: 0}
-        self.progress: dict[int, dict[int, int]] = {}
+        self.in_windows = FakeProgress()
+        self.in_panes = FakeProgress()
         self.published: list[dict[str, Any]] = []
         self.stored: list[dict[str, Any]] = []
-        self.longer: dict[tuple[int, str, int], tuple[pa.Table, int]] = {}
+        self.kept: dict[tuple[int, str, int], tuple[pa.Table, int]] = {}
         self.faults: list[Exception] = []
         self.asked: list[tuple[int, int, int]] = []
         self.answered_ms_max = END_OF_TIME_MS
+        self.rows_counted = 0
         self.is_lost = False
         self.revision_wait_seconds = 0.0
         self.roller = self.new_owner()
@@ -72,7 +75,9 @@ class World:
         parts = Parts(
             panes=FakePanes(self),
             stored=FakePaneStore(self),
+            panes_noted=self.in_panes,
             sink=FakeSink(self),
+            windows_noted=self.in_windows,
             publisher=FakePublisher(self),  # type: ignore[arg-type]
             settled=settled,
             executor=Inline(),
@@ -166,6 +171,7 @@ class FakePanes:
             and (below is None or row["kafka_offset"] < below.get(row["kafka_partition"], 0))
             and row["kafka_offset"] >= (above or {}).get(row["kafka_partition"], 0)
         ]
+        self._world.rows_counted += len(rows) if length_ms == PANE_MS else 0
         if not rows:
             return PANES.empty_table()
         panes = CountedRows(as_table(rows), tokens_cap=CAP).panes(dimensions)
@@ -203,18 +209,34 @@ class FakePaneStore:
                     pa.compute.equal(panes["pane_ms"], start_ms),
                 )
             )
-            self._world.longer[length_ms, dimension, start_ms] = mine, position
+            self._world.kept[length_ms, dimension, start_ms] = mine, position
 
     def read(
         self, length_ms: int, dimensions: Sequence[str], from_ms: int, to_ms: int
     ) -> StoredPanes:
         found = {
             (dimension, start_ms): kept
-            for (length, dimension, start_ms), kept in self._world.longer.items()
+            for (length, dimension, start_ms), kept in self._world.kept.items()
             if length == length_ms and dimension in dimensions and from_ms <= start_ms < to_ms
         }
         panes = pa.concat_tables([PANES.empty_table(), *(panes for panes, _ in found.values())])
         return StoredPanes(panes, {place: position for place, (_, position) in found.items()})
+
+
+class FakeProgress:
+    def __init__(self) -> None:
+        self.offsets: dict[int, dict[int, int]] = {}
+
+    def write(
+        self,
+        panes_partition: int,
+        offsets: Mapping[int, int],
+        now_ms: int,  # noqa: ARG002
+    ) -> None:
+        self.offsets[panes_partition] = dict(offsets)
+
+    def read(self, panes_partition: int) -> dict[int, int] | None:
+        return self.offsets.get(panes_partition)
 
 
 class FakeSink:
@@ -230,17 +252,6 @@ class FakeSink:
         }
         assert keys <= told, "stored before it was published"
         self._world.stored += map(dict, windows)
-
-    def write_progress(
-        self,
-        panes_partition: int,
-        offsets: Mapping[int, int],
-        now_ms: int,  # noqa: ARG002
-    ) -> None:
-        self._world.progress[panes_partition] = dict(offsets)
-
-    def progress(self, panes_partition: int) -> dict[int, int] | None:
-        return self._world.progress.get(panes_partition)
 
     def last_ends_ms(
         self,
@@ -397,24 +408,98 @@ async def test_what_is_stored_and_not_settled_is_counted_when_it_is_told() -> No
     assert world.counted() == 90
 
 
+async def test_a_new_owner_counts_only_what_came_since_panes_were_stored() -> None:
+    """Whatever the traffic was before. The open panes are stored too."""
+    world = World()
+    for _ in range(30):
+        await world.tell(world.land(20, seconds_ago=3))
+        world.now_ms += 10_000
+    world.land(9)
+    world.rows_counted = 0
+    world.new_owner()
+    await world.tell(world.idle())
+    # Of three dimensions: two ranges since the panes were stored, at most, and what nobody told.
+    assert world.rows_counted <= 2 * 20 + 9
+    await world.pass_by(130)
+    assert world.counted() == 30 * 20 + 9
+
+
+async def test_panes_that_were_stored_before_the_progress_was_noted_are_counted_anew() -> None:
+    """An owner died in between: they hold rows that are told again."""
+    world = World()
+    for _ in range(3):
+        await world.tell(world.land(20, seconds_ago=3))
+        world.now_ms += 10_000
+    noted = copy.deepcopy(world.in_panes.offsets)
+    for _ in range(3):
+        await world.tell(world.land(20, seconds_ago=3))
+        world.now_ms += 10_000
+    assert world.in_panes.offsets != noted
+    world.in_panes.offsets = noted
+    world.new_owner()
+    await world.tell(world.idle())
+    await world.pass_by(130)
+    assert world.counted() == 120
+
+
+async def test_a_range_that_was_counted_and_is_not_committed_yet_is_counted_once() -> None:
+    """It was told, counted and stored in panes; its own worker died before its commit."""
+    world = World()
+    await world.tell(world.land(20))
+    committed = world.settled[3]
+    world.now_ms += 20_000
+    told = world.land(30)
+    await world.tell(told)
+    assert world.in_panes.offsets[VENDORS_AT] == {3: 50}
+    world.settled[3] = committed
+    world.new_owner()
+    await world.tell(told)
+    world.settled[3] = 50
+    await world.pass_by(130)
+    assert world.counted() == 50
+
+
+async def test_without_stored_panes_all_are_counted() -> None:
+    """As after an upgrade, when windows have a progress and panes have none."""
+    world = World()
+    for _ in range(6):
+        await world.tell(world.land(20, seconds_ago=3))
+        world.now_ms += 10_000
+    world.in_panes.offsets.clear()
+    world.kept = {place: kept for place, kept in world.kept.items() if place[0] > 10_000}
+    # This owner hears nothing of one partition, so it gives nothing out before it dies.
+    world.settled[4] = 0
+    world.new_owner()
+    await world.tell(world.idle())
+    del world.settled[4]
+    world.rows_counted = 0
+    world.new_owner()
+    await world.tell(world.idle())
+    await world.pass_by(130)
+    assert world.counted() == 120
+    assert not world.rows_counted
+
+
 async def test_hours_are_stored_and_a_new_owner_goes_on_with_them() -> None:
     """It counts what came since: late, while nobody rolled, and when the progress lags behind."""
     world = World()
     for _ in range(4):
         await world.tell(world.land(20))
         await world.pass_by(3_600)
-    lagging = {at: dict(offsets) for at, offsets in world.progress.items()}
+    progresses = (world.in_windows, world.in_panes)
+    lagging = [copy.deepcopy(each.offsets) for each in progresses]
     await world.tell(world.land(7, seconds_ago=2 * 3_600))
     await world.pass_by(3_600)
     hours = {
         start_ms
-        for length_ms, dimension, start_ms in world.longer
+        for length_ms, dimension, start_ms in world.kept
         if (length_ms, dimension) == (3_600_000, "vendor")
     }
     assert len(hours) > 7 * 24
     world.land(5, seconds_ago=3 * 3_600)
-    for progress in (dict(world.progress), lagging):
-        world.progress = progress
+    for noted in ([copy.deepcopy(each.offsets) for each in progresses], lagging):
+        for progress, offsets in zip(progresses, noted, strict=True):
+            progress.offsets = offsets
         world.asked.clear()
         world.new_owner()
         await world.pass_by(3_700)
@@ -441,7 +526,8 @@ async def test_what_clickhouse_cannot_answer_in_time_is_asked_in_pieces(
     for _ in range(10):
         await world.tell(world.land(20))
         world.now_ms += 60_000
-    world.longer = {place: kept for place, kept in world.longer.items() if place[0] > 300_000}
+    world.kept = {place: kept for place, kept in world.kept.items() if place[0] > 300_000}
+    world.in_panes.offsets.clear()
     world.asked.clear()
     world.answered_ms_max = answered_seconds_max * 1000
     world.new_owner()
