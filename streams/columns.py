@@ -64,6 +64,8 @@ class Coded:
 
 def encode(series: pl.Series) -> Coded:
     """Return a text series as codes."""
+    if series.null_count() == len(series):
+        return Coded(np.full(len(series), -1, dtype=np.int32), ())
     array = series.to_arrow(compat_level=pl.CompatLevel.oldest())
     encoded = pc.dictionary_encode(array)
     codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)

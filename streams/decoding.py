@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 from prometheus_client import Counter
 
 from schemas import usage_event
@@ -241,8 +242,12 @@ class _Reader:
         version = pl.col("schema_version").fill_null(0)
         conditions = [version != usage_event.SCHEMA_VERSION]
         for field in INTEGERS:
-            column = pl.col(field.name)
-            conditions.append((column < field.minimum) | (column > field.maximum))
+            bounds = pc.min_max(_arrow(self._frame[field.name])).as_py()
+            lowest, highest = bounds["min"], bounds["max"]
+            # Looked at row by row only where the batch as a whole leaves the range.
+            if lowest is not None and (lowest < field.minimum or highest > field.maximum):
+                column = pl.col(field.name)
+                conditions.append((column < field.minimum) | (column > field.maximum))
         prompt, completion = pl.col("tokens_prompt"), pl.col("tokens_completion")
         cached = pl.col("tokens_cached").fill_null(0) + pl.col("tokens_cache_write").fill_null(0)
         conditions += [
