@@ -3,6 +3,7 @@
 import random
 import shutil
 import threading
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,24 +27,30 @@ from tests.usage_rows import as_table, random_rows
 START = datetime(2026, 11, 1, tzinfo=UTC)
 DATABASE = "killed"
 ROWS = 2000
+# Kills there are at least, and at most while none has fallen between a table and its views.
 KILLS = 8
+MOST_KILLS = 40
 ROLLUPS = ("usage_1m", "usage_1h", "usage_1d", "usage_context_1h")
 
 
 class Inserting(threading.Thread):
-    """Inserts block after block until the engine is gone."""
+    """Inserts block after block until the engine is gone; says when the first one is on its way."""
 
     def __init__(self, port: int, first: int) -> None:
         super().__init__()
         self.port = port
         self.number = first
+        self.begun = threading.Event()
 
     def run(self) -> None:
         writer = writer_at(self.port)
+        rows = block(self.number)
+        self.begun.set()
         try:
             while True:
-                writer.write(block(self.number), f"block {self.number}")
+                writer.write(rows, f"block {self.number}")
                 self.number += 1
+                rows = block(self.number)
         except SinkUnavailableError:
             return
 
@@ -81,14 +88,14 @@ def rows_in(port: int) -> tuple[int, dict[str, int]]:
 def test_a_view_never_has_what_its_table_has_not(tmp_path: Path) -> None:
     """So rows that are stored tell what landed; and the same block again completes every view.
 
-    With 2,000 rows a block more than half of the kills fall between the table and its views.
+    A kill falls within twice the time that a block took on this machine.
     """
     port = free_port()
     command = tokentide("clickhouse", "--data-dir", str(tmp_path), "--port", str(port))
     engine = Child("clickhouse", command, tmp_path / "clickhouse.out", environment())
     ping = f"http://127.0.0.1:{port}/ping"
     waits = random.Random(1)
-    number = incomplete = 0
+    kills = number = incomplete = 0
     short = dict.fromkeys(ROLLUPS, 0)
     engine.start()
     try:
@@ -98,10 +105,17 @@ def test_a_view_never_has_what_its_table_has_not(tmp_path: Path) -> None:
                 connect(ClickHouseAddress("127.0.0.1", port, "writer", "writer-local")), DATABASE
             )
         )
-        for _ in range(KILLS):
+        writer_at(port).write(block(0), "block 0")
+        started = time.monotonic()
+        writer_at(port).write(block(1), "block 1")
+        insert_seconds = time.monotonic() - started
+        number = 2
+        while kills < KILLS or (not incomplete and kills < MOST_KILLS):
+            kills += 1
             inserting = Inserting(port, number)
             inserting.start()
-            inserting.join(waits.uniform(0.2, 0.6))
+            assert inserting.begun.wait(60)
+            inserting.join(waits.uniform(0, 2 * insert_seconds))
             engine.stop(0)
             inserting.join()
             number = inserting.number
