@@ -11,12 +11,13 @@ SECONDS ?= 300
 SEED ?= 1
 OUTAGE_EVENTS ?= 36000000
 INPUTS ?= 1000000
+REV ?= HEAD
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check bench benchpeers benchalerts soak recount market outage fuzz fuzzbytes chaos lock clean
+.PHONY: help install run test check bench bench-compare bench-peers bench-growth bench-alerts soak recount market outage fuzz fuzzbytes chaos lock clean
 
 help: ## Show this list
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1	\2/p' Makefile
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1	\2/p' Makefile
 
 install: $(INSTALLED) ## Install everything into .venv (hashes checked; nothing is done when up to date)
 
@@ -34,14 +35,20 @@ check: $(INSTALLED) ## Lint, format check and strict types
 bench: $(INSTALLED) ## Measure events/s, CPU per event and freshness; writes bench.json
 	$(BIN)/python -m tests.benchmarks.bench $(ARGS)
 
-benchpeers: $(INSTALLED) build/peers ## Measure against what others would use, each checked row by row
+bench-compare: $(INSTALLED) ## Measure this checkout against a revision, in pairs: make bench-compare REV=main~1
+	$(BIN)/python -m tests.benchmarks.compare $(REV) $(ARGS)
+
+bench-growth: $(INSTALLED) ## Measure whether an event costs the same when something grows; writes tests/benchmarks/GROWTH.md
+	$(BIN)/python -m tests.benchmarks.growth $(ARGS)
+
+bench-peers: $(INSTALLED) build/peers ## Measure against what others would use, each checked row by row
 	$(BIN)/python -m tests.benchmarks.bench_peers $(ARGS)
 
 build/peers: tests/benchmarks/peers/requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --target $@ -r $<
 	@touch $@
 
-benchalerts: $(INSTALLED) ## Measure how well sudden share changes are found; writes tests/benchmarks/ALERTS.md
+bench-alerts: $(INSTALLED) ## Measure how well sudden share changes are found; writes tests/benchmarks/ALERTS.md
 	$(BIN)/python -m tests.benchmarks.alerts $(ARGS)
 
 recount: $(INSTALLED) ## Prove SQL equal to a recount while the worker is killed: make recount EVENTS=5000000

@@ -14,7 +14,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,7 +24,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from deploy.local.processes import LOOPBACK, Child, free_port
+from deploy.local.processes import LOOPBACK, Child, free_port, stop_all
 from streams.stages import STAGES
 from tests.benchmarks import freshness
 from tests.benchmarks.parts import (
@@ -76,10 +76,35 @@ class Result:
 
 @dataclass(frozen=True)
 class Expected:
-    """What must be in ClickHouse after a run."""
+    """What must be in ClickHouse after a run.
+
+    Attributes:
+        event_bytes: Mean size of an event as JSON.
+    """
 
     rows: int
     tokens: int
+    event_bytes: float
+
+
+def fill(parts: Machine, events: int, *options: str, **settings: object) -> Expected:
+    """Make the topics and fill the one of events; return what a stack must make of it.
+
+    Events happen up to now, as many a second as OpenRouter has at twice its average: all are in
+    panes.
+
+    Args:
+        options: More of ``tokentide simulate``.
+    """
+    run(parts, "topics", **settings)
+    run(parts, "catalogue", "publish", **settings)
+    start = datetime.now(UTC) - timedelta(seconds=events / EVENT_TIME_RATE)
+    times = ("--from", start.isoformat())
+    told = run(parts, "simulate", "--events", str(events), *times, *options, **settings)
+    truth = orjson.loads(told.strip().splitlines()[-1])
+    valid = truth["valid"]
+    tokens = valid["tokens_prompt"] + valid["tokens_completion"]
+    return Expected(valid["records"], tokens, truth["bytes"] / truth["records"])
 
 
 def recount(parts: Machine, database: str, expected: Expected) -> None:
@@ -101,51 +126,79 @@ def drain(
     number: int,
     command: Sequence[str],
     events: int,
+    *,
     path: Path | None = None,
+    workers: int = 1,
+    settings: Mapping[str, object] | None = None,
 ) -> tuple[Result, str]:
-    """Run a stack over the whole topic in a fresh group and database.
+    """Run a stack over the whole topic in a fresh group and database, its name the second value.
 
     Args:
         path: Where it finds packages of other versions than the project's.
+        workers: So many of its processes share the work; figures are of all of them.
+        settings: Of tokentide, by name.
     """
-    name = f"{stack.replace('-', '_')}_{number}"
-    port = free_port()
-    url = f"http://{LOOPBACK}:{port}/metrics"
-    settings = {"clickhouse_database": name, "consumer_group": name, "worker_port": port}
-    run(parts, "migrate", **settings)
-    environment = parts.environment(**settings)
-    if path is not None:
-        environment["PYTHONPATH"] = f"{path}:{environment['PYTHONPATH']}"
-    worker = Child(stack, command, parts.directory / f"{name}.out", environment)
-    worker.start()
+    name = database_of(stack, number)
+    own = {"clickhouse_database": name, "consumer_group": name, **(settings or {})}
+    run(parts, "migrate", **own)
+    running: list[Child] = []
+    urls: list[str] = []
     try:
-        wait_for(lambda: http_text(url) is not None, worker)
-        pid = main_pid(worker)
-        pids = (pid, parts.clickhouse_pid, parts.kafka_pid)
-        wait_for(lambda: metrics(url).get("tokentide_records_read_total", 0) > 0, worker)
-        started, before = time.monotonic(), [cpu_seconds(each) for each in pids]
-        peak = 0
-        deadline = started + DRAIN_SECONDS_MAX
-        while (done := metrics(url)).get("tokentide_records_committed_total", 0) < events:
-            peak = max(peak, resident_bytes(pid))
-            if worker.exit_code is not None or time.monotonic() > deadline:
-                raise SystemExit(f"{stack} did not finish: see {worker.log}")
-            time.sleep(POLL_SECONDS)
-        seconds = time.monotonic() - started
-        after = [cpu_seconds(each) for each in pids]
-        polars_us = polars_cpu_seconds(pid) * 1e6 / events
+        for index in range(workers):
+            port = free_port()
+            environment = parts.environment(**own, worker_port=port)
+            if path is not None:
+                environment["PYTHONPATH"] = f"{path}:{environment['PYTHONPATH']}"
+            log = parts.directory / f"{name}-{index}.out"
+            running.append(Child(stack, command, log, environment))
+            urls.append(f"http://{LOOPBACK}:{port}/metrics")
+            running[-1].start()
+        for worker, url in zip(running, urls, strict=True):
+            wait_for(lambda url=url: http_text(url) is not None, worker)  # type: ignore[misc]
+        result = _watch(parts, stack, events, running, urls)
     finally:
-        worker.stop(STOP_SECONDS_MAX)
+        stop_all(running, STOP_SECONDS_MAX)
+    return result, name
+
+
+def database_of(stack: str, number: int) -> str:
+    """Return the database of a run, which is its consumer group too."""
+    return f"{stack.replace('-', '_')}_{number}"
+
+
+def _watch(
+    parts: Machine, stack: str, events: int, running: Sequence[Child], urls: Sequence[str]
+) -> Result:
+    """Return what the workers cost from the first record read to the last one committed."""
+    workers = [main_pid(each) for each in running]
+    pids = (parts.clickhouse_pid, parts.kafka_pid)
+
+    def told(name: str) -> float:
+        return sum(metrics(url).get(name, 0) for url in urls)
+
+    def cpu() -> tuple[float, ...]:
+        return sum(map(cpu_seconds, workers)), *map(cpu_seconds, pids)
+
+    wait_for(lambda: told("tokentide_records_read_total") > 0, running[0])
+    started, before = time.monotonic(), cpu()
+    peak = 0
+    deadline = started + DRAIN_SECONDS_MAX
+    while told("tokentide_records_committed_total") < events:
+        peak = max(peak, sum(map(resident_bytes, workers)))
+        ended = [each for each in running if each.exit_code is not None]
+        if ended or time.monotonic() > deadline:
+            raise SystemExit(f"{stack} did not finish: see {(ended or running)[0].log}")
+        time.sleep(POLL_SECONDS)
+    seconds = time.monotonic() - started
     worker_us, engine_us, broker_us = (
-        (b - a) * 1e6 / events for a, b in zip(before, after, strict=True)
+        (b - a) * 1e6 / events for a, b in zip(before, cpu(), strict=True)
     )
     stages = {
-        stage: done.get(f'tokentide_stage_cpu_seconds_total{{stage="{stage}"}}', 0) * 1e6 / events
+        stage: told(f'tokentide_stage_cpu_seconds_total{{stage="{stage}"}}') * 1e6 / events
         for stage in STAGES
     }
-    stages["decode"] += polars_us
-    result = Result(stack, events, seconds, worker_us, engine_us, broker_us, peak / MIB, stages)
-    return result, name
+    stages["decode"] += sum(map(polars_cpu_seconds, workers)) * 1e6 / events
+    return Result(stack, events, seconds, worker_us, engine_us, broker_us, peak / MIB, stages)
 
 
 def spread(values: Sequence[float]) -> str:
@@ -195,20 +248,9 @@ def main() -> None:
 
 def measure(parts: Machine, chosen: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Fill the topic, run every stack over it, then measure freshness."""
-    run(parts, "topics")
-    run(parts, "catalogue", "publish")
-    # As many events a second as OpenRouter has at twice its average, up to now: all are in panes.
-    start = datetime.now(UTC) - timedelta(seconds=chosen.events / EVENT_TIME_RATE)
     console.print(f"filling the topic with {chosen.events:,} events")
-    truth = orjson.loads(
-        run(parts, "simulate", "--events", str(chosen.events), "--from", start.isoformat())
-        .strip()
-        .splitlines()[-1]
-    )
-    totals = truth["valid"]
-    expected = Expected(totals["records"], totals["tokens_prompt"] + totals["tokens_completion"])
+    expected = fill(parts, chosen.events)
     events = sum(end_offsets(parts.kafka).values())
-    bytes_per_event = truth["bytes"] / truth["records"]
     results: list[Result] = []
     for number in range(chosen.runs):
         command = [sys.executable, "-m", "deploy.cli.main", "worker"]
@@ -242,15 +284,18 @@ def measure(parts: Machine, chosen: argparse.Namespace, console: Console) -> dic
         f"freshness at {fresh.rate:,} events/s, produced to queryable:"
         f" p50 {fresh.p50_seconds:.2f} s, p99 {fresh.p99_seconds:.2f} s ({fresh.events:,} events)"
     )
+    windows = fresh.windows
+    if windows is None:
+        raise SystemExit("freshness: no window closed: measure for longer than 20 seconds")
     console.print(
         "closed one-minute windows, readable after their end and the allowed lateness:"
-        f" p50 {fresh.window_p50_seconds:.2f} s, at most {fresh.window_max_seconds:.2f} s"
-        f" ({fresh.windows} windows); CPU us/event: panes {fresh.panes_cpu_us:.2f},"
-        f" windows of all dimensions {fresh.windows_cpu_us:.2f}"
+        f" p50 {windows.p50_seconds:.2f} s, at most {windows.max_seconds:.2f} s"
+        f" ({windows.count} windows); CPU us/event: panes {windows.panes_cpu_us:.2f},"
+        f" windows of all dimensions {windows.windows_cpu_us:.2f}"
     )
     return {
         "machine": {"platform": platform.platform(), "python": platform.python_version()},
-        "event_bytes": bytes_per_event,
+        "event_bytes": expected.event_bytes,
         "results": [
             {**asdict(r), "events_per_second": r.events_per_second, "cpu_us": r.cpu_us}
             for r in results

@@ -1,4 +1,4 @@
-"""``make benchpeers``: the same work by what others would use, on one topic, into one engine.
+"""``make bench-peers``: the same work by what others would use, on one topic, into one engine.
 
 Every stack reads the whole topic into tables of its own, one after the other and round by round, so
 that a noisy neighbour hits all. A result counts only if its rows are the same as tokentide's: a hash
@@ -12,19 +12,19 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import orjson
 import polars as pl
 from clickhouse_connect.driver.exceptions import DatabaseError
 from rich.console import Console
 
-from sinks.reconciling_rollups import MODEL_KEYS, REQUEST_KEYS
-from tests.benchmarks.bench import EVENT_TIME_RATE, MIB, Result, drain, table
+from sinks.reconciling_rollups import MODEL_KEYS, REQUEST_KEYS, ROLLUPS
+from tests.benchmarks import freshness
+from tests.benchmarks.bench import MIB, Result, drain, fill, table
 from tests.benchmarks.parts import (
     PROJECT,
     Machine,
@@ -40,18 +40,19 @@ from tests.benchmarks.peers import kafka_engine, report
 from tests.benchmarks.peers.columns import Models
 
 INSTALLED = PROJECT / "build" / "peers"
-"""Where ``make benchpeers`` puts what the peers need: other versions than the project's."""
+"""Where ``make bench-peers`` puts what the peers need: other versions than the project's."""
 LOGICAL_ERROR = 49
 DRAIN_SECONDS_MAX = 600.0
 POLL_SECONDS = 0.2
+CONFLUENT = "confluent-kafka by hand"
 SCRIPTS = {
-    "confluent-kafka by hand": "hand_confluent",
+    CONFLUENT: "hand_confluent",
     "kafka-python by hand": "hand_kafka_python",
     "Quix Streams": "quix",
     "Bytewax": "bytewax_flow",
 }
 ENGINE = "ClickHouse Kafka engine"
-STOCK = "stock Faust"
+STOCK = report.STOCK
 OURS = report.OURS
 
 # Columns whose content all stacks must agree on, text of the event and of its model among them.
@@ -97,13 +98,17 @@ def stacks(stock_events: int) -> list[Stack]:
 
 
 def _scripted(name: str, script: str) -> Stack:
-    command = [sys.executable, "-m", f"tests.benchmarks.peers.{script}"]
+    command = _command(script)
 
     def measure(parts: Machine, number: int, events: int) -> tuple[Result, str]:
         result, database = drain(parts, script, number, command, events, path=INSTALLED)
         return Result(**{**asdict(result), "stack": name}), database
 
     return Stack(name, measure)
+
+
+def _command(script: str) -> list[str]:
+    return [sys.executable, "-m", f"tests.benchmarks.peers.{script}"]
 
 
 def _stock(parts: Machine, number: int, events: int) -> tuple[Result, str]:
@@ -117,18 +122,8 @@ def drain_engine(parts: Machine, number: int, events: int) -> tuple[Result, str]
     name = f"kafka_engine_{number}"
     run(parts, "migrate", clickhouse_database=name, consumer_group=name)
     admin = client(parts.clickhouse_port, "default")
-    admin.command(kafka_engine.models_table(name))
-    columns = ", ".join(kafka_engine.model_columns())
-    admin.command(f"INSERT INTO {name}.models ({columns}) SELECT {columns} FROM bench_models")
     pids = (parts.clickhouse_pid, parts.kafka_pid)
-    *before_view, view = kafka_engine.set_up(name, parts.kafka, name)
-    for statement in before_view:
-        try:
-            admin.command(statement)
-        except DatabaseError as error:
-            # The embedded engine says "Shutdown was called", and makes the table all the same.
-            if error.code != LOGICAL_ERROR:
-                raise
+    view = set_up_engine(parts, name)
     started, before = time.monotonic(), [cpu_seconds(each) for each in pids]
     admin.command(view)
     peak, deadline = 0, started + DRAIN_SECONDS_MAX
@@ -144,9 +139,74 @@ def drain_engine(parts: Machine, number: int, events: int) -> tuple[Result, str]
     engine_us, broker_us = (
         (cpu_seconds(pid) - then) * 1e6 / events for pid, then in zip(pids, before, strict=True)
     )
+    end_engine(parts, name)
+    return Result(ENGINE, events, seconds, 0.0, engine_us, broker_us, peak / MIB, {}), name
+
+
+def set_up_engine(parts: Machine, name: str) -> str:
+    """Make the queue table of a database; return the statement that begins the consumption."""
+    admin = client(parts.clickhouse_port, "default")
+    admin.command(kafka_engine.models_table(name))
+    columns = ", ".join(kafka_engine.model_columns())
+    admin.command(f"INSERT INTO {name}.models ({columns}) SELECT {columns} FROM bench_models")
+    *before_view, view = kafka_engine.set_up(name, parts.kafka, name)
+    for statement in before_view:
+        try:
+            admin.command(statement)
+        except DatabaseError as error:
+            # The embedded engine says "Shutdown was called", and makes the table all the same.
+            if error.code != LOGICAL_ERROR:
+                raise
+    return view
+
+
+def end_engine(parts: Machine, name: str) -> None:
+    """End the consumption."""
+    admin = client(parts.clickhouse_port, "default")
     admin.command(f"DROP TABLE {name}.queue_to_events")
     admin.command(f"DROP TABLE {name}.queue")
-    return Result(ENGINE, events, seconds, 0.0, engine_us, broker_us, peak / MIB, {}), name
+
+
+@contextmanager
+def engine_reading(parts: Machine, settings: Mapping[str, object]) -> Iterator[str]:
+    """The engine as a stack of `freshness`; it has no page of metrics."""
+    name = str(settings["clickhouse_database"])
+    client(parts.clickhouse_port, "default").command(set_up_engine(parts, name))
+    try:
+        yield ""
+    finally:
+        end_engine(parts, name)
+
+
+@contextmanager
+def confluent_reading(parts: Machine, settings: Mapping[str, object]) -> Iterator[str]:
+    """The loop over confluent-kafka as a stack of `freshness`."""
+    command = _command(SCRIPTS[CONFLUENT])
+    with freshness.process(parts, settings, command, "metrics", INSTALLED) as url:
+        yield url
+
+
+FRESH: dict[str, freshness.Reading] = {
+    OURS: freshness.our_worker,
+    ENGINE: engine_reading,
+    CONFLUENT: confluent_reading,
+}
+"""Those that are measured at steady rates: ours, and the two fastest of the others."""
+
+
+def measure_freshness(
+    parts: Machine, rates: Sequence[int], seconds: int, console: Console
+) -> dict[str, list[freshness.Freshness]]:
+    """Return the delays of each stack at each rate."""
+    found: dict[str, list[freshness.Freshness]] = {stack: [] for stack in FRESH}
+    for rate in rates:
+        for number, (stack, reading) in enumerate(FRESH.items()):
+            name = f"fresh_{number}_{rate}"
+            fresh = freshness.measure(parts, rate, seconds, reading, name)
+            client(parts.clickhouse_port, "default").command(f"DROP DATABASE {name}")
+            found[stack].append(fresh)
+            console.print(f"{rate:,} events/s: {stack} p99 {fresh.p99_seconds:.2f} s")
+    return found
 
 
 def note_models(parts: Machine, database: str) -> None:
@@ -170,6 +230,10 @@ def main() -> None:
     options.add_argument(
         "--only", action="append", help="a stack's name; may be given several times"
     )
+    options.add_argument(
+        "--rates", type=int, nargs="*", default=[2_000, 20_000, 60_000], help="for freshness"
+    )
+    options.add_argument("--fresh-seconds", type=int, default=30)
     options.add_argument("--out", type=Path, default=Path(__file__).parent / "REPORT.md")
     chosen = options.parse_args()
     console = Console()
@@ -177,25 +241,23 @@ def main() -> None:
         tempfile.TemporaryDirectory(prefix="tokentide-bench-") as directory,
         machine(Path(directory)) as parts,
     ):
-        results, event_bytes = measure(parts, chosen, console)
-    console.print(table(results))
-    chosen.out.write_text(report.write(results, runs=chosen.runs, event_bytes=event_bytes))
+        measured = measure(parts, chosen, console)
+        console.print(table(measured.results))
+        fresh = measure_freshness(parts, chosen.rates, chosen.fresh_seconds, console)
+        catch_up_seconds = freshness.seconds_to_catch_up(parts, report.CATCH_UP_RATE, "killed")
+    chosen.out.write_text(report.write(measured, fresh, catch_up_seconds, runs=chosen.runs))
+    (chosen.out.parent / report.CHART).write_text(report.chart(measured.results))
     console.print(f"\nwritten to {chosen.out}")
 
 
-def measure(
-    parts: Machine, chosen: argparse.Namespace, console: Console
-) -> tuple[list[Result], float]:
-    """Fill the topic, run every stack over it as often as wanted; return also bytes per event."""
-    run(parts, "topics")
-    run(parts, "catalogue", "publish")
-    start = datetime.now(UTC) - timedelta(seconds=chosen.events / EVENT_TIME_RATE)
+def measure(parts: Machine, chosen: argparse.Namespace, console: Console) -> report.Measured:
+    """Fill the topic, run every stack over it as often as wanted."""
     console.print(f"filling the topic with {chosen.events:,} events")
-    told = run(parts, "simulate", "--events", str(chosen.events), "--from", start.isoformat())
-    truth = orjson.loads(told.strip().splitlines()[-1])
+    expected = fill(parts, chosen.events)
     events = sum(end_offsets(parts.kafka).values())
     wanted: Sequence[Any] = ()
     results: list[Result] = []
+    disk: dict[str, float] = {}
     for number in range(chosen.runs):
         for stack in stacks(chosen.stock_events):
             if chosen.only and stack.name not in (OURS, *chosen.only):
@@ -209,10 +271,26 @@ def measure(
             # Stock Faust would take minutes for the whole topic; it is stopped early.
             if stack.name != STOCK and found != wanted:
                 raise SystemExit(f"{stack.name}: recount {found}, tokentide has {wanted}")
+            if stack.name == OURS and number == chosen.runs - 1:
+                disk = bytes_per_event(parts, database, events)
             admin.command(f"DROP DATABASE {database}")
             results.append(result)
             console.print(f"{number + 1}: {stack.name} {result.events_per_second:,.0f} events/s")
-    return results, truth["bytes"] / truth["records"]
+    return report.Measured(results, expected.event_bytes, disk)
+
+
+def bytes_per_event(parts: Machine, database: str, events: int) -> dict[str, float]:
+    """Merge every table of the path and return what an event takes on disk in it."""
+    admin = client(parts.clickhouse_port, database)
+    tables = ("usage_events", *(rollup.name for rollup in ROLLUPS))
+    for name in tables:
+        admin.command(f"OPTIMIZE TABLE {name} FINAL")
+    found = admin.query(
+        "SELECT table, sum(bytes_on_disk) FROM system.parts"
+        " WHERE active AND database = currentDatabase() GROUP BY table"
+    )
+    sizes = {str(row[0]): int(row[1]) for row in found.result_rows}
+    return {name: sizes.get(name, 0) / events for name in tables}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Small line charts as SVG text."""
+"""Small charts as SVG text."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -51,6 +51,43 @@ def line_chart(
         parts.append(_line(WIDTH - 340, y - 4, WIDTH - 316, y - 4, colour, 2))
         parts.append(_text(WIDTH - 310, y, name, "start"))
     return "\n".join([*parts, "</svg>", ""])
+
+
+def stacked_bars(
+    title: str, x_label: str, parts: Sequence[str], bars: Mapping[str, Sequence[float]]
+) -> str:
+    """Return horizontal bars, each made of the same parts, with their sums, as an SVG document."""
+    left, pitch, thickness = 190.0, 34.0, 20.0
+    height = _TOP + 24 + pitch * len(bars) + 30
+    longest = max(sum(values) for values in bars.values())
+
+    def width_of(value: float) -> float:
+        return value / longest * (WIDTH - left - 70)
+
+    drawn = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
+        'font-family="sans-serif" font-size="12">',
+        f'<rect width="{WIDTH}" height="{height}" fill="white"/>',
+        _text(WIDTH / 2, 22, title, "middle", size=14),
+        _text((left + WIDTH) / 2, height - 8, x_label, "middle"),
+    ]
+    for number, part in enumerate(parts):
+        x = left + 110 * number
+        drawn.append(_box(x, _TOP - 4, 12, 12, _COLOURS[number]))
+        drawn.append(_text(x + 18, _TOP + 6, part, "start"))
+    for number, (name, values) in enumerate(bars.items()):
+        x, y = left, _TOP + 24 + pitch * number
+        drawn.append(_text(left - 8, y + 15, name, "end"))
+        for colour, value in zip(_COLOURS, values, strict=False):
+            drawn.append(_box(x, y, width_of(value), thickness, colour))
+            x += width_of(value)
+        drawn.append(_text(x + 6, y + 15, f"{sum(values):.1f}", "start"))
+    return "\n".join([*drawn, "</svg>", ""])
+
+
+def _box(x: float, y: float, width: float, height: float, colour: str) -> str:
+    at = f'x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"'
+    return f'<rect {at} fill="{colour}"/>'
 
 
 def _text(x: float, y: float, text: str, anchor: str, *, size: int = 12) -> str:

@@ -29,13 +29,18 @@ PROJECT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Machine:
-    """Broker and engine of one benchmark run."""
+    """Broker and engine of one benchmark run.
+
+    Attributes:
+        project: The checkout whose code commands run.
+    """
 
     directory: Path
     kafka: str
     clickhouse_port: int
     kafka_pid: int
     clickhouse_pid: int
+    project: Path = PROJECT
 
     def environment(self, **settings: object) -> dict[str, str]:
         """Return the environment of a command that works with these parts."""
@@ -47,7 +52,9 @@ class Machine:
         }
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("TOKENTIDE_")}
         named = {f"TOKENTIDE_{name.upper()}": str(value) for name, value in own.items()}
-        return {**inherited, "PYTHONPATH": str(PROJECT), **named}
+        # Safe: the working directory, this checkout, must not come before the one that is named.
+        paths = {"PYTHONPATH": str(self.project), "PYTHONSAFEPATH": "1"}
+        return {**inherited, **paths, **named}
 
 
 def tokentide(*arguments: str) -> list[str]:
@@ -74,7 +81,7 @@ def machine(directory: Path) -> Iterator[Machine]:
             part.start()
         wait_for(lambda: kafka_answers(kafka) and http_text(url) is not None, parts["kafka"])
         pids = [main_pid(part) for part in parts.values()]
-        yield Machine(directory, kafka, ports[1], *pids)
+        yield Machine(directory, kafka, ports[1], pids[0], pids[1])
     finally:
         for part in parts.values():
             part.stop(STOP_SECONDS_MAX)

@@ -162,7 +162,7 @@ def test_the_stream_gives_the_detector_what_a_world_says() -> None:
 def test_small_evaluation_with_fixed_seeds() -> None:
     """A threshold from one quiet world keeps 1.5 times the budget on another, and finds 8 to 14 %.
 
-    The full measurement is ``make benchalerts``; its page is tests/benchmarks/ALERTS.md.
+    The full measurement is ``make bench-alerts``; its page is tests/benchmarks/ALERTS.md.
     """
     found, series_days = peaks_of(make_world(1, quiet=True, days=28).bins())
     parameters = replace(

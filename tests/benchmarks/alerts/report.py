@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tests.benchmarks.alerts.drawing import line_chart
 from tests.benchmarks.alerts.running import DIMENSION, Thresholds
 from tests.benchmarks.alerts.scoring import Score
 from tests.benchmarks.alerts.worlds import CHANGES, HARD_NEGATIVES, VENDORS
+from tests.benchmarks.drawing import line_chart
 
 OWN = "tokentide"
 _EVER_MINUTES = 1e9

@@ -3,35 +3,64 @@
 import os
 import platform
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 
 from tests.benchmarks.bench import Result
+from tests.benchmarks.drawing import stacked_bars
+from tests.benchmarks.freshness import Freshness
 
 OURS = "tokentide"
+STOCK = "stock Faust"
+CHART = "peers/cost.svg"
+CATCH_UP_RATE = 20_000
 COST_GOALS = {
     "ClickHouse Kafka engine": 1.0,
     "confluent-kafka by hand": 1.0,
     "kafka-python by hand": 1.0,
     "Bytewax": 0.7,
     "Quix Streams": 0.4,
-    "stock Faust": 0.1,
+    STOCK: 0.1,
 }
 """CPU of tokentide at most so many times that of the other."""
+FRESHNESS_GOALS = {20_000: (1.0, 2.0), 60_000: (3.0, 3.0)}
+"""By events/s: seconds that p50 and p99 of tokentide stay below."""
 SPEED_GOAL = ("ClickHouse Kafka engine", 1.7)
 
 
-def write(results: Sequence[Result], *, runs: int, event_bytes: float) -> str:
+@dataclass(frozen=True)
+class Measured:
+    """All runs over the topic.
+
+    Attributes:
+        event_bytes: Mean size of an event as JSON.
+        disk_bytes: On disk after merges, per event, by table of tokentide.
+    """
+
+    results: Sequence[Result]
+    event_bytes: float
+    disk_bytes: Mapping[str, float]
+
+
+def write(
+    measured: Measured,
+    fresh: Mapping[str, Sequence[Freshness]],
+    catch_up_seconds: float,
+    *,
+    runs: int,
+) -> str:
     """Return the report, Markdown."""
+    results = measured.results
     stacks = list(dict.fromkeys(each.stack for each in results))
     lines = [
         "# The same work by what others would use",
         "",
-        f"Written by `make benchpeers`, {runs} rounds; do not edit. {_machine()}",
+        f"Written by `make bench-peers`, {runs} rounds; do not edit. {machine_text()}",
         "",
         f"One topic of 4 partitions, {max(each.events for each in results):,} events of"
-        f" {event_bytes:,.0f} bytes. Every stack reads it into tables of its own, one after the other, round by"
+        f" {measured.event_bytes:,.0f} bytes. Every stack reads it into tables of its own, one after the other, round by"
         " round. A result counts only if its rows have the same hash as tokentide's, over all columns that say"
         " something of the request and its model, and the same sums in every rollup. CPU is that of worker,"
         " engine and broker together. tokentide has every guarantee on, panes and windows too; the others"
@@ -61,7 +90,91 @@ def write(results: Sequence[Result], *, runs: int, event_bytes: float) -> str:
         "|---|---:|---:|---|---|",
     ]
     lines += [_against(results, stack) for stack in stacks if stack != OURS]
+    lines += ["", f"![CPU per event by stack and process]({CHART})"]
+    if any(fresh.values()):
+        lines += _freshness(fresh)
+    lines += _other_goals(measured, catch_up_seconds)
     return "\n".join([*lines, ""])
+
+
+def chart(results: Sequence[Result]) -> str:
+    """Return the cost of every stack but stock Faust, whose bar would leave the others no room."""
+    parts = ("worker_cpu_us", "engine_cpu_us", "broker_cpu_us")
+    bars = {
+        stack: [
+            statistics.median([getattr(each, part) for each in results if each.stack == stack])
+            for part in parts
+        ]
+        for stack in dict.fromkeys(each.stack for each in results)
+        if stack != STOCK
+    }
+    title = "CPU per event, everything on: fetched, decoded, enriched, stored, rolled up"
+    return stacked_bars(title, "microseconds, median", ("worker", "engine", "broker"), bars)
+
+
+def _other_goals(measured: Measured, catch_up_seconds: float) -> list[str]:
+    ours = [each for each in measured.results if each.stack == OURS]
+    speed = statistics.median([each.events_per_second for each in ours])
+    fetch_us = statistics.median([each.stages_cpu_us["fetch"] for each in ours])
+    peak_mib = max(each.worker_peak_mib for each in ours)
+    events_bytes = measured.disk_bytes["usage_events"]
+    all_bytes = sum(measured.disk_bytes.values())
+    rows = [
+        ("events/s, 4 partitions, two cores", f"{speed:,.0f}", "200,000", speed >= 200_000),
+        (
+            "transport alone (fetch, decompress, check, split), CPU us per record",
+            f"{fetch_us:.2f}",
+            "at most 1.0",
+            fetch_us <= 1,
+        ),
+        ("peak memory of the worker, MiB", f"{peak_mib:,.0f}", "under 1,024", peak_mib < 1024),
+        (
+            f"disk per event after merges, bytes ({all_bytes:.1f} with all rollups)",
+            f"{events_bytes:.1f}",
+            "at most 50",
+            events_bytes <= 50,
+        ),
+        (
+            f"kill -9 at {CATCH_UP_RATE:,} events/s to caught up, seconds",
+            f"{catch_up_seconds:.1f}",
+            "under 15",
+            catch_up_seconds < 15,
+        ),
+    ]
+    return [
+        "",
+        "## Other goals of tokentide",
+        "",
+        "| what | measured | goal | reached |",
+        "|---|---:|---|---|",
+        *(
+            f"| {what} | {value} | {goal} | {'yes' if is_reached else '**no**'} |"
+            for what, value, goal, is_reached in rows
+        ),
+    ]
+
+
+def _freshness(fresh: Mapping[str, Sequence[Freshness]]) -> list[str]:
+    lines = [
+        "",
+        "## Freshness",
+        "",
+        "Seconds from the moment an event was made to the first query that counted it, at steady rates, made by"
+        " the simulator on the same cores.",
+        "",
+        "| events/s | stack | p50 | p95 | p99 | goal | reached |",
+        "|---:|---|---:|---:|---:|---|---|",
+    ]
+    for at_rate in zip(*fresh.values(), strict=True):
+        for stack, each in zip(fresh, at_rate, strict=True):
+            goal = FRESHNESS_GOALS.get(each.rate) if stack == OURS else None
+            wanted = f"p50 {goal[0]}, p99 {goal[1]}" if goal else ""
+            is_reached = goal and each.p50_seconds < goal[0] and each.p99_seconds < goal[1]
+            reached = "" if goal is None else "yes" if is_reached else "**no**"
+            seconds = (each.p50_seconds, each.p95_seconds, each.p99_seconds)
+            cells = (f"{each.rate:,}", stack, *(f"{one:.2f}" for one in seconds), wanted, reached)
+            lines.append(f"| {' | '.join(cells)} |")
+    return lines
 
 
 def _against(results: Sequence[Result], stack: str) -> str:
@@ -88,7 +201,8 @@ def _spread(values: Sequence[float], digits: int) -> str:
     return f"{middle:,.{digits}f} ({low:,.{digits}f} to {high:,.{digits}f})"
 
 
-def _machine() -> str:
+def machine_text() -> str:
+    """Return what the figures were measured on."""
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return (
         f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {memory_gib:.0f} GiB, everything on it;"

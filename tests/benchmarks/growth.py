@@ -1,0 +1,173 @@
+"""``make bench-growth``: does an event cost the same when something grows.
+
+Each value of each factor has a broker, an engine and a topic of its own; all else is as in the base.
+Rounds go through all of them, so that a noisy neighbour hits all alike, and a ratio is taken within a
+round. Every run is recounted. Writes GROWTH.md.
+"""
+
+import argparse
+import statistics
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from rich.console import Console
+
+from tests.benchmarks.bench import Expected, Result, database_of, drain, fill, recount
+from tests.benchmarks.parts import Machine, client, end_offsets, machine, run, tokentide
+from tests.benchmarks.peers.report import machine_text
+
+STACK = "growth"
+MONTH_DAYS = 30
+COPIED_PARTITION = 1000
+"""Rows of history have partition numbers from here: the worker must not take them for its own."""
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One value of one factor.
+
+    Attributes:
+        settings: Of tokentide, by name.
+        simulate: Options of ``tokentide simulate``.
+        history_months: The topic's rows are there that many times before, a month apart.
+    """
+
+    factor: str
+    value: str
+    settings: Mapping[str, object] = field(default_factory=dict)
+    simulate: tuple[str, ...] = ()
+    workers: int = 1
+    history_months: int = 0
+
+
+BASE = Case("base", "4 partitions, 1 worker, 50,000 rows, no history, no faults")
+_LARGE = {"batch_bytes_max": 1 << 30, "fetch_bytes_max": 16 << 20}
+CASES = (
+    BASE,
+    *(Case("partitions", str(n), {"usage_partitions": n}) for n in (1, 2, 12)),
+    *(Case("workers", str(n), workers=n) for n in (2, 4)),
+    *(
+        Case("rows in a batch", f"{n:,}", {"batch_rows_max": n, **(_LARGE if n > 50_000 else {})})
+        for n in (1_000, 5_000, 20_000, 100_000, 500_000)
+    ),
+    Case("models", "all of the catalogue, under two names", simulate=("--world", "catalogue")),
+    *(Case("months of history", str(n), history_months=n) for n in (1, 13)),
+    *(
+        Case("bad records", f"{part:.0%}", simulate=("--faults", f"malformed={part}"))
+        for part in (0.01, 0.05, 0.2)
+    ),
+    *(
+        Case("sent again", f"{part:.0%}", simulate=("--faults", f"duplicates={part}"))
+        for part in (0.1, 0.5)
+    ),
+)
+GOALS = {("bad records", "20%"): 1.5, ("sent again", "50%"): 1.5}
+"""CPU per event read, at most so many times that of the base."""
+
+
+def main() -> None:
+    """Run all rounds and write the page."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--events", type=int, default=500_000)
+    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--only", action="append", help="a factor; may be given several times")
+    options.add_argument("--out", type=Path, default=Path(__file__).parent / "GROWTH.md")
+    chosen = options.parse_args()
+    console = Console()
+    cases = [
+        each for each in CASES if each is BASE or not chosen.only or each.factor in chosen.only
+    ]
+    rounds: list[dict[Case, Result]] = []
+    for number in range(chosen.rounds):
+        rounds.append({})
+        for case in cases:
+            result = measure(case, chosen.events)
+            rounds[-1][case] = result
+            console.print(
+                f"{number + 1}: {case.factor} {case.value}: {result.cpu_us:.1f} us of CPU per event,"
+                f" {result.events_per_second:,.0f} events/s"
+            )
+    chosen.out.write_text(page(rounds, chosen.events))
+    console.print(f"\nwritten to {chosen.out}")
+
+
+def measure(case: Case, events: int) -> Result:
+    """Return what a case costs, recounted."""
+    with (
+        tempfile.TemporaryDirectory(prefix="tokentide-bench-") as directory,
+        machine(Path(directory)) as parts,
+    ):
+        expected = fill(parts, events, *case.simulate, **case.settings)
+        records = sum(end_offsets(parts.kafka).values())
+        if case.history_months:
+            expected = add_history(parts, case, expected, records)
+        result, database = drain(
+            parts,
+            STACK,
+            1,
+            tokentide("worker"),
+            records,
+            workers=case.workers,
+            settings=case.settings,
+        )
+        recount(parts, database, expected)
+        return result
+
+
+def add_history(parts: Machine, case: Case, expected: Expected, records: int) -> Expected:
+    """Copy the topic's own rows into the months before; return what is expected with them."""
+    _, source = drain(parts, STACK, 0, tokentide("worker"), records, settings=case.settings)
+    target = database_of(STACK, 1)
+    run(parts, "migrate", clickhouse_database=target, consumer_group=target)
+    writer = client(parts.clickhouse_port, source)
+    for month in range(1, case.history_months + 1):
+        writer.command(
+            f"INSERT INTO {target}.usage_events SELECT * REPLACE ("
+            f"kafka_partition + {COPIED_PARTITION * month} AS kafka_partition,"
+            f" occurred_at - INTERVAL {month * MONTH_DAYS} DAY AS occurred_at) FROM usage_events",
+            settings={"insert_deduplication_token": f"history {month}"},
+        )
+    writer.command(f"DROP DATABASE {source}")
+    times = case.history_months + 1
+    return replace(expected, rows=expected.rows * times, tokens=expected.tokens * times)
+
+
+def page(rounds: Sequence[Mapping[Case, Result]], events: int) -> str:
+    """Return the report, Markdown."""
+    lines = [
+        "# Does an event cost the same when something grows",
+        "",
+        f"Written by `make bench-growth`, {len(rounds)} rounds of {events:,} events; do not edit. {machine_text()}",
+        "",
+        f"Base: {BASE.value}. CPU is that of workers, engine and broker together, per record read; medians over"
+        " rounds. *Times the base*: median of the ratio within a round, with the lowest and highest.",
+        "",
+        "| factor | value | events/s | CPU us/event | workers | engine | broker | peak MiB of workers | times the base | goal |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|---|",
+    ]
+    for case in rounds[0]:
+        own = [each[case] for each in rounds]
+        ratios = [each[case].cpu_us / each[BASE].cpu_us for each in rounds]
+        middle = statistics.median(ratios)
+        goal = GOALS.get((case.factor, case.value))
+        reached = "" if goal is None else f"at most {goal}: {'yes' if middle <= goal else '**no**'}"
+        cells = (
+            case.factor,
+            case.value if case is not BASE else "",
+            f"{statistics.median([each.events_per_second for each in own]):,.0f}",
+            *(
+                f"{statistics.median([getattr(each, name) for each in own]):.1f}"
+                for name in ("cpu_us", "worker_cpu_us", "engine_cpu_us", "broker_cpu_us")
+            ),
+            f"{max(each.worker_peak_mib for each in own):,.0f}",
+            f"{middle:.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
+            reached,
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
+
+
+if __name__ == "__main__":
+    main()
