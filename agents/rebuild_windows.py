@@ -14,7 +14,7 @@ import structlog
 from prometheus_client import Counter
 
 from agents.calling import Call, in_thread
-from agents.spans import Spans
+from agents.spans import SPAN_MS_MAX, Spans
 from agents.window_parts import GivenWindow, Parts
 from schemas.panes import PANE_MS, PANES
 from streams.panes import NO_PANES, by_dimension
@@ -71,7 +71,7 @@ class Rebuilding:
         dimensions: It has these.
         parts: Where panes and windows are stored.
         call: Calls ClickHouse.
-        spans: How much it is asked about at once.
+        spans: How much it is asked about at once of what is not known to be little.
         below: Offsets of the usage partitions: what is below them has landed.
     """
 
@@ -92,6 +92,8 @@ class Rebuilding:
         self._below = dict(below)
         self._now_ms = parts.now_ms()
         self._windows: dict[str, Windows] = {}
+        # What came since is little, however long ago it happened.
+        self._spans_since = Spans(parts.clock, SPAN_MS_MAX)
 
     async def run(self, append_time_ms: int) -> Rebuilt:
         """Return the state.
@@ -203,7 +205,8 @@ class Rebuilding:
                 self._dimensions, length_ms, from_ms, to_ms, above=above, below=self._below
             )
 
-        found = await self._spans.ask(self._call, count, from_ms, to_ms)
+        spans = self._spans_since if above else self._spans
+        found = await spans.ask(self._call, count, from_ms, to_ms)
         return pa.concat_tables([PANES.empty_table(), *found])
 
     async def _load_stored(self, length_ms: int, told: Mapping[int, int]) -> None:
@@ -300,7 +303,7 @@ class Rebuilding:
             return self._parts.panes.late_panes_ms(from_ms, to_ms, above=told, below=self._below)
 
         since_ms = self._now_ms - self._parts.rules.grace_ms
-        found = await self._spans.ask(self._call, find, since_ms, self._now_ms)
+        found = await self._spans_since.ask(self._call, find, since_ms, self._now_ms)
         found.append(await self._call(find, self._now_ms, END_OF_TIME_MS))
         late = {start_ms for starts_ms in found for start_ms in starts_ms}
         for windows in self._windows.values():

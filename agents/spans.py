@@ -5,7 +5,7 @@ from collections.abc import Callable
 from agents.calling import Call, Result
 from schemas.errors import SinkUnavailableError
 
-SPAN_MS_MIN = 120_000
+SPAN_MS_FIRST = 120_000
 SPAN_MS_MAX = 86_400_000
 """Event time that is asked about at once: to begin with, and at most."""
 QUICK_SECONDS = 1.0
@@ -20,11 +20,12 @@ class Spans:
 
     Args:
         clock: Seconds that never step.
+        first_ms: How much to begin with.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], first_ms: int = SPAN_MS_FIRST) -> None:
         self._clock = clock
-        self._span_ms = SPAN_MS_MIN
+        self._span_ms = first_ms
 
     async def ask(
         self, call: Call, question: Callable[[int, int], Result], from_ms: int, to_ms: int

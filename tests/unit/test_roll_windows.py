@@ -15,7 +15,7 @@ from faust.types import TP
 from agents import calling
 from agents.rebuild_windows import END_OF_TIME_MS
 from agents.roll_windows import WindowRoller
-from agents.spans import SPAN_MS_MIN
+from agents.spans import SPAN_MS_FIRST
 from agents.window_parts import Parts, Rules
 from schemas.errors import SinkUnavailableError
 from schemas.panes import PANE_MS, PANES, RangeOfPanes, encode
@@ -534,7 +534,7 @@ async def test_what_clickhouse_cannot_answer_in_time_is_asked_in_pieces(
     await world.tell(world.idle())
     spans_ms = [to - start for _, start, to in world.asked if to < END_OF_TIME_MS]
     assert max(spans_ms) > world.answered_ms_max
-    assert sorted(spans_ms)[len(spans_ms) // 2] * 4 > min(world.answered_ms_max, SPAN_MS_MIN)
+    assert sorted(spans_ms)[len(spans_ms) // 2] * 4 > min(world.answered_ms_max, SPAN_MS_FIRST)
     # Windows that late events have changed are asked for in the same way.
     await world.tell(world.land(5, seconds_ago=500))
     await world.pass_by(130)
