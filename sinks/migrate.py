@@ -57,6 +57,48 @@ SHARE_VIEWS = (
 
 
 @dataclass(frozen=True)
+class StudyShares:
+    """What views of the study are made of: ``study_<name>``, from one rollup.
+
+    Attributes:
+        day: The day of a row, SQL.
+        during: Whether a row lies in the period, SQL.
+        only: What the shares can be restricted to, and the condition for it, SQL.
+        example: A column.
+    """
+
+    name: str
+    table: str
+    day: str
+    during: str
+    only: Mapping[str, str]
+    example: str
+
+
+STUDY_SHARES = (
+    StudyShares(
+        "shares",
+        "usage_1d",
+        "day",
+        "day >= {from_day:Date} AND day < {to_day:Date}",
+        {
+            "open": "open_weights = 'open'",
+            "reasoning": "reasoning IN ('always', 'optional')",
+        },
+        "vendor",
+    ),
+    StudyShares(
+        "request_shares",
+        "usage_context_1h",
+        "toDate(hour)",
+        "hour >= toDateTime({from_day:Date}, 'UTC') AND hour < toDateTime({to_day:Date}, 'UTC')",
+        {"tagged": "category != 'unknown'"},
+        "region",
+    ),
+)
+
+
+@dataclass(frozen=True)
 class Script:
     """A migration (``version`` from 1) or a view (``version`` 0).
 
@@ -135,7 +177,40 @@ def views(directory: Path = VIEWS_DIR) -> list[Script]:
         (directory / "share_last_hour.sql").read_text("utf-8"),
         {"database": "{database}", "branches": _last_hour_branches()},
     )
-    return [*plain, *shares, Script(0, "share_last_hour", last_hour)]
+    return [*plain, *shares, Script(0, "share_last_hour", last_hour), *_study(directory / "study")]
+
+
+def _study(directory: Path) -> list[Script]:
+    """Return the views of the study, one file per analysis, behind what they are made of."""
+    template = (directory / "00_shares.sql").read_text("utf-8")
+    made_of = [Script(0, f"study_{each.name}", _study_sql(template, each)) for each in STUDY_SHARES]
+    analyses = [
+        Script(0, f"study_{path.stem}", path.read_text("utf-8"))
+        for path in sorted(directory.glob("[0-9][0-9]_*.sql"))
+        if path.stem != "00_shares"
+    ]
+    return [*made_of, *analyses]
+
+
+def _study_sql(template: str, shares: StudyShares) -> str:
+    choices = ("", *shares.only)
+    conditions = [
+        f"({{only:String}} != '{name}' OR {condition})" for name, condition in shares.only.items()
+    ]
+    return render(
+        template,
+        {
+            "database": "{database}",
+            "name": shares.name,
+            "table": shares.table,
+            "day": shares.day,
+            "during": shares.during,
+            "condition": " AND ".join(conditions),
+            "choices": ", ".join(f"'{name}'" for name in choices),
+            "choices_text": " or ".join(f"''{name}''" for name in choices),
+            "example": shares.example,
+        },
+    )
 
 
 def _share_sql(template: str, view: ShareView) -> str:

@@ -22,6 +22,7 @@ COMMANDS = {
     "validate": "validate:validate",
     "catalogue": "catalogue:catalogue",
     "query": "query:query",
+    "views": "views:views",
     "shares": "shares:shares",
     "alerts": "alerts:alerts",
     "status": "status:status",

@@ -155,11 +155,14 @@ def print_table(client: HttpClient, sql: str, values: dict[str, str]) -> None:
 
 
 def _cell(value: Any) -> Text:
+    return Text(text_of(value), style="dim" if value is None else "")
+
+
+def text_of(value: Any) -> str:
+    """Return a value of an answer as a person reads it."""
     if value is None:
-        return Text("null", style="dim")
+        return "null"
     if isinstance(value, datetime):
-        return Text(
-            f"{value:%Y-%m-%d %H:%M:%S}" + (f".{value:%f}"[:4] if value.microsecond else "")
-        )
+        return f"{value:%Y-%m-%d %H:%M:%S}" + (f".{value:%f}"[:4] if value.microsecond else "")
     # str() of a small decimal is 0E-9.
-    return Text(f"{value:f}" if isinstance(value, Decimal) else str(value))
+    return f"{value:f}" if isinstance(value, Decimal) else str(value)

@@ -102,7 +102,8 @@ def test_shipped_scripts_are_complete() -> None:
     assert [script.version for script in migrations()] == list(range(1, len(migrations()) + 1))
     names = [script.name for script in views()]
     assert {f"share_by_{view.name}" for view in SHARE_VIEWS} <= set(names)
-    assert names[-1] == "share_last_hour"
+    assert names.index("share_last_hour") > names.index("share_by_model")
+    assert names.index("study_02_weekly_volume") > names.index("study_01_open_and_closed")
     for script in [*migrations(), *views()]:
         for statement in script.statements("d"):
             assert statement.startswith(("CREATE ", "--"))

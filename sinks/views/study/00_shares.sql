@@ -1,0 +1,81 @@
+CREATE OR REPLACE VIEW {database}.study_{name} AS
+WITH
+    throwIf({only:String} NOT IN ({choices}), 'only must be one of {choices_text}') = 0 AS only_is_known,
+    groups AS
+    (
+        SELECT
+            if({by_week:Bool}, toStartOfWeek({day}, 1), {from_day:Date}) AS week,
+            multiIf(
+                toString({column:Identifier}) = 'unknown', 'unknown',
+                toString({column:Identifier}) IN
+                (
+                    SELECT toString({column:Identifier}) AS name
+                    FROM {database}.{table}
+                    WHERE {during} AND ({condition}) AND name != 'unknown'
+                    GROUP BY name
+                    ORDER BY sum(tokens_prompt + tokens_completion) DESC, name
+                    LIMIT {top_n:UInt32}
+                ), toString({column:Identifier}),
+                'other') AS value,
+            sum({table}.tokens_prompt) AS prompt,
+            sum({table}.tokens_completion) AS completion,
+            prompt + completion AS tokens,
+            sum({table}.requests) AS requests,
+            sum({table}.cost_nanousd) AS nanousd,
+            sum({table}.tokens_reasoning) AS tokens_reasoning,
+            sum({table}.tokens_cached) AS tokens_cached,
+            sum({table}.tool_call_requests) AS tool_call_requests,
+            sum({table}.errors) AS errors,
+            sum({table}.tokens_unknown) AS tokens_unknown,
+            sum({table}.cost_unknown) AS cost_unknown
+        FROM {database}.{table}
+        WHERE only_is_known AND {during} AND ({condition})
+        GROUP BY week, value
+    ),
+    running AS
+    (
+        SELECT
+            *,
+            sum(tokens) OVER bucket AS tokens_total,
+            sum(requests) OVER bucket AS requests_total,
+            sum(nanousd) OVER bucket AS nanousd_total,
+            sum(tokens) OVER so_far AS tokens_so_far,
+            sum(requests) OVER so_far AS requests_so_far,
+            sum(nanousd) OVER so_far AS nanousd_so_far
+        FROM groups
+        WINDOW
+            bucket AS (PARTITION BY week),
+            so_far AS (PARTITION BY week ORDER BY tokens DESC, value ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)
+    ),
+    -- As in share_by: running values in billionths, so that the shares of a week sum to exactly 1.
+    (n, total) -> if(total = 0, NULL, intDiv(2000000000 * toInt128(n) + total, 2 * toInt128(greatest(total, 1)))) AS billionths,
+    (n) -> CAST(toDecimal128(n, 9) / 1000000000, 'Nullable(Decimal(10, 9))') AS as_share,
+    (n) -> CAST(toDecimal128(n, 9) / 1000000000, 'Decimal(18, 9)') AS as_usd
+SELECT
+    week,
+    value,
+    tokens,
+    requests,
+    as_usd(nanousd) AS spend_usd,
+    as_share(billionths(tokens_so_far, tokens_total) - billionths(tokens_so_far - tokens, tokens_total)) AS token_share,
+    as_share(billionths(requests_so_far, requests_total) - billionths(requests_so_far - requests, requests_total)) AS request_share,
+    as_share(billionths(nanousd_so_far, nanousd_total) - billionths(nanousd_so_far - nanousd, nanousd_total)) AS spend_share,
+    tokens_total,
+    requests_total,
+    as_usd(nanousd_total) AS spend_total_usd,
+    prompt AS tokens_prompt,
+    completion AS tokens_completion,
+    tokens_reasoning,
+    tokens_cached,
+    tool_call_requests,
+    errors,
+    tokens_unknown,
+    cost_unknown,
+    if({by_week:Bool}, week < {from_day:Date} OR week + 7 > {to_day:Date} OR week + 7 > toDate(now('UTC')), {to_day:Date} > toDate(now('UTC'))) AS is_partial
+FROM running
+ORDER BY week, tokens DESC, value
+COMMENT 'What the views of the study are made of: shares by any column of {table}, by week or for a whole period.
+Parameters: column: its name. only: {choices_text}. top_n: so many values, the largest by tokens of the period, have rows of their own; the rest is other, and what is not known is unknown. from_day and to_day: dates, UTC, half-open. by_week: true for weeks that begin on Monday, UTC; false for one row per value, whose week is from_day.
+Shares are parts of all requests of the week that only lets through, exactly 1 in sum; null where the total is 0. is_partial: the week is not over, or not all of it lies in the period.
+Columns: week. value. tokens, requests, spend_usd; token_share, request_share, spend_share; tokens_total, requests_total, spend_total_usd: the denominators. tokens_prompt, tokens_completion, tokens_reasoning, tokens_cached, tool_call_requests, errors, tokens_unknown, cost_unknown: as in {table}. is_partial.
+Example: SELECT * FROM study_{name}(column = ''{example}'', only = '''', top_n = 10, from_day = today() - 28, to_day = today() + 1, by_week = true)';
