@@ -79,11 +79,9 @@ class PaneCounts:
         )
         if below is not None:
             where += f" AND ({_offsets(above or {}, below)})"
-        each = [
-            _sql(dimension, self._table, length_ms, self._tokens_cap, where)
-            for dimension in dimensions
-        ]
-        return in_form(self._query(" UNION ALL ".join(each)))
+        return in_form(
+            self._query(_sql(dimensions, self._table, length_ms, self._tokens_cap, where))
+        )
 
     def late_panes_ms(
         self, from_ms: int, to_ms: int, *, above: Mapping[int, int], below: Mapping[int, int]
@@ -126,8 +124,8 @@ def _offsets(above: Mapping[int, int], below: Mapping[int, int]) -> str:
     return ranges or "false"
 
 
-def _sql(dimension: str, table: str, length_ms: int, tokens_cap: int, where: str) -> str:
-    """Return the query for one dimension; the inner one has a row per register of a sketch."""
+def _sql(dimensions: Sequence[str], table: str, length_ms: int, tokens_cap: int, where: str) -> str:
+    """Return the query; the inner one reads each row once, and has a row per register of a sketch."""
     capped = f"least(ifNull(e.tokens_prompt, 0) + ifNull(e.tokens_completion, 0), {tokens_cap:d})"
     sums = {
         "requests": "count()",
@@ -147,15 +145,18 @@ def _sql(dimension: str, table: str, length_ms: int, tokens_cap: int, where: str
     bits = "intHash64(assumeNotNull(e.user_hash))"
     rest = f"bitShiftRight({bits}, 11)"
     rank = f"if({rest} = 0, 54, 53 - toUInt8(floor(log2({rest}))))"
+    pairs = ", ".join(f"('{dimension}', {_value(dimension)})" for dimension in dimensions)
     return (
-        f"SELECT '{dimension}' AS dimension, pane_ms, value, {outer}, groupArrayIf("
+        f"SELECT dimension, pane_ms, value, {outer}, groupArrayIf("
         f"toUInt16(p.register * {1 << RANK_BITS} + p.rank), p.register != {NO_USER}) AS users"
-        f" FROM (SELECT toInt64(intDiv(toUnixTimestamp64Milli(e.occurred_at), {length_ms:d})"
-        f" * {length_ms:d}) AS pane_ms, {_value(dimension)} AS value,"
+        " FROM (SELECT tupleElement(pair, 1) AS dimension, tupleElement(pair, 2) AS value,"
+        f" toInt64(intDiv(toUnixTimestamp64Milli(e.occurred_at), {length_ms:d})"
+        f" * {length_ms:d}) AS pane_ms,"
         f" if(isNull(e.user_hash), {NO_USER}, bitAnd({bits}, {REGISTERS - 1})) AS register,"
         f" max(if(isNull(e.user_hash), 0, {rank})) AS rank, {inner}"
-        f" FROM {table} AS e WHERE {where} GROUP BY pane_ms, value, register"
-        ") AS p GROUP BY pane_ms, value"
+        f" FROM {table} AS e ARRAY JOIN [{pairs}] AS pair WHERE {where}"
+        " GROUP BY dimension, pane_ms, value, register"
+        ") AS p GROUP BY dimension, pane_ms, value"
     )
 
 
