@@ -91,7 +91,7 @@ ifeq ($(UV),)
 	$(BIN)/python -m venv build/lock
 	build/lock/bin/pip install --quiet --disable-pip-version-check $(UV_FOR_LOCK)
 endif
-	for extras in ":local" "-dev:local --extra dev"; do \
+	for extras in ":local --extra report" "-dev:local --extra report --extra dev"; do \
 		$(or $(UV),build/lock/bin/uv) pip compile pyproject.toml --extra $${extras#*:} --quiet \
 			--universal --generate-hashes --no-header --no-annotate --no-emit-index-url \
 			--output-file requirements$${extras%%:*}.txt || exit 1; \

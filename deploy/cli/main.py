@@ -23,6 +23,7 @@ COMMANDS = {
     "catalogue": "catalogue:catalogue",
     "query": "query:query",
     "views": "views:views",
+    "report": "report:report",
     "shares": "shares:shares",
     "alerts": "alerts:alerts",
     "status": "status:status",

@@ -1,0 +1,183 @@
+"""What the report says: one entry per analysis, in the study's order."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from deploy.report import plots, words
+from deploy.report.periods import Rows
+
+CELL_MIN = 30
+"""Sampled requests that a cell needs to be shown, and requests that a model needs in the price map."""
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """One figure with its paragraph.
+
+    Attributes:
+        view: Of the study, without ``study_``: it gives the numbers.
+        more: Its arguments beside the period.
+        say: Makes the paragraph of its rows; at least one.
+        plot: Makes the figure.
+        note: What must be known to read it.
+    """
+
+    section: str
+    title: str
+    view: str
+    say: Callable[[Rows], str]
+    plot: plots.Plot
+    note: str = ""
+    more: dict[str, int] = field(default_factory=dict)
+
+
+OPEN, AGENTS, TASKS, MONEY = (
+    "Open against closed",
+    "Agentic inference",
+    "What it is used for",
+    "Price and use",
+)
+ANALYSES = (
+    Analysis(
+        OPEN,
+        "Open and closed models",
+        "01_open_and_closed",
+        words.shares("origin", "all tokens"),
+        plots.stacked_shares("origin"),
+        "Open: the weights are published. By where the vendor is: China, or elsewhere.",
+    ),
+    Analysis(
+        OPEN,
+        "Volume",
+        "02_weekly_volume",
+        words.volume,
+        plots.lines("origin", "tokens", label="tokens a week"),
+    ),
+    Analysis(
+        OPEN,
+        "Authors of open models",
+        "03_open_authors",
+        words.authors,
+        plots.bars("vendor", "tokens", "tokens"),
+        more={"top_n": 10},
+    ),
+    Analysis(
+        OPEN,
+        "The largest open models",
+        "04_top_open_models",
+        words.shares("model", "tokens of open models"),
+        plots.stacked_shares("model"),
+        more={"top_n": 10},
+    ),
+    Analysis(
+        OPEN,
+        "Sizes of open models in use",
+        "05_open_size_classes",
+        words.shares("size_class", "tokens of open models"),
+        plots.stacked_shares("size_class"),
+        "By all parameters: small below 15 billion, medium below 70, large from 70.",
+    ),
+    Analysis(
+        OPEN,
+        "How many open models of each size",
+        "06_open_models_by_size",
+        words.sizes,
+        plots.lines("size_class", "models", label="models with requests"),
+    ),
+    Analysis(
+        AGENTS,
+        "Models that reason",
+        "11_reasoning",
+        words.shares("kind", "all tokens"),
+        plots.stacked_shares("kind"),
+        "All tokens of models that can reason, whether they did or not.",
+    ),
+    Analysis(
+        AGENTS,
+        "The largest models that reason",
+        "12_top_reasoning_models",
+        words.shares("model", "tokens of models that reason"),
+        plots.stacked_shares("model"),
+        more={"top_n": 8},
+    ),
+    Analysis(
+        AGENTS,
+        "Requests that end in a tool call",
+        "13_tool_calls",
+        words.shares("ended_by", "all tokens"),
+        plots.stacked_shares("ended_by"),
+    ),
+    Analysis(
+        AGENTS,
+        "Models that call tools",
+        "14_top_tool_models",
+        words.tool_models,
+        plots.lines(
+            "model",
+            "share_of_tool_call_requests",
+            label="share of requests that called a tool",
+            percent=True,
+        ),
+        more={"top_n": 6},
+    ),
+    Analysis(
+        AGENTS,
+        "Length of requests",
+        "15_request_lengths",
+        words.lengths,
+        plots.lines(
+            None, "mean_tokens_prompt", "mean_tokens_completion", label="tokens a request, mean"
+        ),
+    ),
+    Analysis(
+        TASKS,
+        "Length of prompts by category",
+        "17_lengths_by_category",
+        words.lengths_by_category,
+        plots.lines("category", "mean_tokens_prompt", label="prompt tokens a request, mean"),
+        "Of sampled requests.",
+        {"cell_min": CELL_MIN},
+    ),
+    Analysis(
+        TASKS,
+        "Categories",
+        "20_categories",
+        words.categories,
+        plots.stacked_shares("category"),
+        "Of sampled requests: estimates.",
+        {"cell_min": CELL_MIN},
+    ),
+    Analysis(
+        MONEY,
+        "Price and use of categories",
+        "29_price_and_use_of_categories",
+        words.prices("category", "quadrant"),
+        plots.scatter("category", "quadrant"),
+        "Of sampled requests.",
+        {"cell_min": CELL_MIN},
+    ),
+    Analysis(
+        MONEY,
+        "The market map",
+        "30_price_and_use_of_models",
+        words.prices("model", "segment"),
+        plots.scatter("model", "segment"),
+        "Cut at the medians of the models shown.",
+        {"cell_min": CELL_MIN},
+    ),
+    Analysis(
+        MONEY,
+        "Does a lower price go with more use?",
+        "30_price_elasticity",
+        words.elasticity,
+        plots.intervals(
+            "origin",
+            "elasticity_low",
+            "elasticity",
+            "elasticity_high",
+            "per cent of tokens for one per cent of price",
+        ),
+        "An association between different models, not the effect of a price change.",
+        {"cell_min": CELL_MIN},
+    ),
+)
