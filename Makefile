@@ -66,7 +66,7 @@ fuzzbytes: $(INSTALLED) ## The same with bytes led by coverage: make fuzzbytes A
 outage: $(INSTALLED) ## Two hours of ClickHouse outage at 5,000 events/s, at speed: make outage OUTAGE_EVENTS=36000000
 	$(BIN)/python -m tests.e2e.outage --events $(OUTAGE_EVENTS) $(ARGS)
 
-soak: $(INSTALLED) ## Watch the worker's memory for ten minutes at full speed
+soak: $(INSTALLED) ## Watch what grows for ten minutes at full speed; longer: make soak ARGS="--minutes 120 --rate 60000"
 	$(BIN)/python -m tests.benchmarks.soak $(ARGS)
 
 chaos: $(INSTALLED) ## Kill, cut, pause, refuse; then find every record: make chaos SECONDS=4800 SEED=7

@@ -1,8 +1,9 @@
-"""``make soak``: the worker's memory over minutes at full speed.
+"""``make soak``: what grows over minutes or hours.
 
-The simulator fills the topic as fast as it can while a worker drains it, so both cores are busy
-throughout. Memory, file handles and parts are sampled; the verdict compares the second half of the
-run with the first, after a warm-up. Exit code 1 if memory grew by more than a tenth.
+The simulator fills the topic while a worker drains it: as fast as it can, so that both cores are busy
+throughout, or at a steady rate. Memory, file handles, parts and lag are sampled; the verdict compares
+the second half of the run with the first, after a warm-up. Exit code 1 if memory or handles grew by
+more than a tenth, or, at a steady rate, the lag by more than two seconds of events.
 """
 
 import argparse
@@ -35,7 +36,9 @@ MIB = 1 << 20
 SAMPLE_SECONDS = 2.0
 WARM_UP_SECONDS = 60.0
 GROWTH_MAX = 1.1
+LAG_GROWTH_SECONDS_MAX = 2.0
 DATABASE = "soak"
+LAG = "tokentide_consumer_lag_records{"
 
 
 @dataclass(frozen=True)
@@ -47,25 +50,32 @@ class Sample:
     handles: int
     committed: float
     parts: int
+    lag: float
 
 
 def main() -> None:
     """Run, print a row a minute, and judge."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--minutes", type=float, default=10.0)
+    options.add_argument("--rate", type=int, help="events a second [default: as fast as it can]")
     chosen = options.parse_args()
     console = Console()
     with (
         tempfile.TemporaryDirectory(prefix="tokentide-soak-") as directory,
         machine(Path(directory)) as parts,
     ):
-        samples = soak(parts, chosen.minutes * 60, console)
+        samples = soak(parts, chosen.minutes * 60, chosen.rate, console)
     halves = [s for s in samples if s.seconds >= WARM_UP_SECONDS]
     middle = len(halves) // 2
-    first, second = (
-        statistics.median(s.resident_mib for s in half)
-        for half in (halves[:middle], halves[middle:])
-    )
+
+    def medians(name: str) -> tuple[float, float]:
+        first, second = (
+            statistics.median(getattr(s, name) for s in half)
+            for half in (halves[:middle], halves[middle:])
+        )
+        return first, second
+
+    first, second = medians("resident_mib")
     events = samples[-1].committed
     console.print(
         f"{events:,.0f} events in {samples[-1].seconds:,.0f} s:"
@@ -73,10 +83,21 @@ def main() -> None:
         f"resident memory, median: first half {first:,.0f} MiB, second half {second:,.0f} MiB,"
         f" highest {max(s.resident_mib for s in samples):,.0f} MiB"
     )
-    sys.exit(0 if second <= first * GROWTH_MAX else 1)
+    grew = [
+        name
+        for name in ("resident_mib", "handles")
+        if medians(name)[1] > medians(name)[0] * GROWTH_MAX
+    ]
+    for name in ("handles", "parts", "lag"):
+        console.print(
+            f"{name}, median: first half {medians(name)[0]:,.0f}, second half {medians(name)[1]:,.0f}"
+        )
+    if chosen.rate and medians("lag")[1] > medians("lag")[0] + LAG_GROWTH_SECONDS_MAX * chosen.rate:
+        grew.append("lag")
+    sys.exit(f"grew: {', '.join(grew)}" if grew else 0)
 
 
-def soak(parts: Machine, seconds: float, console: Console) -> list[Sample]:
+def soak(parts: Machine, seconds: float, rate: int | None, console: Console) -> list[Sample]:
     """Return the samples of a run of ``seconds``."""
     port = free_port()
     settings = {"clickhouse_database": DATABASE, "consumer_group": DATABASE, "worker_port": port}
@@ -86,7 +107,7 @@ def soak(parts: Machine, seconds: float, console: Console) -> list[Sample]:
     worker = Child("worker", tokentide("worker"), parts.directory / "worker.out", environment)
     source = Child(
         "simulator",
-        tokentide("simulate", "--events", "1000000000"),
+        tokentide("simulate", "--events", "1000000000", *(("--rate", str(rate)) if rate else ())),
         parts.directory / "simulator.out",
         environment,
     )
@@ -100,6 +121,7 @@ def soak(parts: Machine, seconds: float, console: Console) -> list[Sample]:
         reader = client(parts.clickhouse_port, DATABASE)
         while (now := time.monotonic() - started) < seconds:
             pid = main_pid(worker)
+            told = metrics(url)
             (count,) = reader.query(
                 "SELECT count() FROM system.parts WHERE active AND database = 'soak'"
             ).result_rows[0]
@@ -108,8 +130,9 @@ def soak(parts: Machine, seconds: float, console: Console) -> list[Sample]:
                     now,
                     resident_bytes(pid) / MIB,
                     len(list(Path(f"/proc/{pid}/fd").iterdir())),
-                    metrics(url).get("tokentide_records_committed_total", 0),
+                    told.get("tokentide_records_committed_total", 0),
                     count,
+                    sum(n for name, n in told.items() if name.startswith(LAG)),
                 )
             )
             if int(now // 60) > int((now - SAMPLE_SECONDS) // 60):
@@ -131,6 +154,7 @@ def _row(sample: Sample) -> Table:
         f"{sample.handles} handles",
         f"{sample.parts} parts",
         f"{sample.committed:,.0f} events",
+        f"{sample.lag:,.0f} behind",
     )
     return row
 
