@@ -17,6 +17,7 @@ from pathlib import Path
 
 from clickhouse_connect.driver import Client
 
+from schemas.continents import CONTINENT_OF
 from schemas.errors import ConfigurationError
 from sinks.clickhouse import CAUGHT, sorted_error
 
@@ -58,7 +59,7 @@ SHARE_VIEWS = (
 
 @dataclass(frozen=True)
 class StudyShares:
-    """What views of the study are made of: ``study_<name>``, from one rollup.
+    """What views of the study are made of: ``study_<name>``, from one rollup, or a view in its form.
 
     Attributes:
         day: The day of a row, SQL.
@@ -94,6 +95,27 @@ STUDY_SHARES = (
         "hour >= toDateTime({from_day:Date}, 'UTC') AND hour < toDateTime({to_day:Date}, 'UTC')",
         {"tagged": "category != 'unknown'"},
         "region",
+    ),
+    StudyShares(
+        "sampled_shares",
+        "study_sampled",
+        "day",
+        "day >= {from_day:Date} AND day < {to_day:Date}",
+        {
+            "open": "open_weights = 'open'",
+            "chinese_open": "origin = 'chinese_open'",
+            "programming": "category = 'programming'",
+            "roleplay": "category = 'roleplay'",
+        },
+        "category",
+    ),
+    StudyShares(
+        "located_shares",
+        "study_located",
+        "day",
+        "day >= {from_day:Date} AND day < {to_day:Date}",
+        {},
+        "continent",
     ),
 )
 
@@ -183,11 +205,22 @@ def views(directory: Path = VIEWS_DIR) -> list[Script]:
 def _study(directory: Path) -> list[Script]:
     """Return the views of the study, one file per analysis, behind what they are made of."""
     template = (directory / "00_shares.sql").read_text("utf-8")
-    made_of = [Script(0, f"study_{each.name}", _study_sql(template, each)) for each in STUDY_SHARES]
+    located = {
+        "database": "{database}",
+        "countries": ", ".join(f"'{country}'" for country in CONTINENT_OF),
+        "continents": ", ".join(f"'{continent}'" for continent in CONTINENT_OF.values()),
+    }
+    made_of = [
+        Script(0, "study_sampled", (directory / "00_sampled.sql").read_text("utf-8")),
+        Script(
+            0, "study_located", render((directory / "00_located.sql").read_text("utf-8"), located)
+        ),
+        *(Script(0, f"study_{each.name}", _study_sql(template, each)) for each in STUDY_SHARES),
+    ]
     analyses = [
         Script(0, f"study_{path.stem}", path.read_text("utf-8"))
         for path in sorted(directory.glob("[0-9][0-9]_*.sql"))
-        if path.stem != "00_shares"
+        if not path.stem.startswith("00_")
     ]
     return [*made_of, *analyses]
 
@@ -205,7 +238,7 @@ def _study_sql(template: str, shares: StudyShares) -> str:
             "table": shares.table,
             "day": shares.day,
             "during": shares.during,
-            "condition": " AND ".join(conditions),
+            "condition": " AND ".join(conditions) or "true",
             "choices": ", ".join(f"'{name}'" for name in choices),
             "choices_text": " or ".join(f"''{name}''" for name in choices),
             "example": shares.example,

@@ -31,12 +31,14 @@ class Analysis:
     more: dict[str, int] = field(default_factory=dict)
 
 
-OPEN, AGENTS, TASKS, MONEY = (
+OPEN, AGENTS, TASKS, PLACES, MONEY = (
     "Open against closed",
     "Agentic inference",
     "What it is used for",
+    "Where callers are",
     "Price and use",
 )
+SAMPLED = "Of sampled requests: estimates."
 ANALYSES = (
     Analysis(
         OPEN,
@@ -146,6 +148,74 @@ ANALYSES = (
         plots.stacked_shares("category"),
         "Of sampled requests: estimates.",
         {"cell_min": CELL_MIN},
+    ),
+    Analysis(
+        TASKS,
+        "What open models are used for",
+        "07_open_categories",
+        words.shares("category", "sampled tokens of open models"),
+        plots.stacked_shares("category"),
+        SAMPLED,
+        {"cell_min": CELL_MIN},
+    ),
+    Analysis(
+        TASKS,
+        "What open models of Chinese vendors are used for",
+        "08_chinese_open_categories",
+        words.shares("category", "sampled tokens of open models of Chinese vendors"),
+        plots.stacked_shares("category"),
+        SAMPLED,
+        {"cell_min": CELL_MIN},
+    ),
+    Analysis(
+        TASKS,
+        "Whose models programming is done with",
+        "09_programming_by_origin",
+        words.shares("origin", "sampled tokens of programming"),
+        plots.stacked_shares("origin"),
+        SAMPLED,
+        {"cell_min": CELL_MIN},
+    ),
+    Analysis(
+        TASKS,
+        "Whose models roleplay is done with",
+        "10_roleplay_by_origin",
+        words.shares("origin", "sampled tokens of roleplay"),
+        plots.stacked_shares("origin"),
+        SAMPLED,
+        {"cell_min": CELL_MIN},
+    ),
+    Analysis(
+        TASKS,
+        "Vendors in programming",
+        "21_programming_by_vendor",
+        words.shares("vendor", "sampled tokens of programming"),
+        plots.stacked_shares("vendor"),
+        SAMPLED,
+        {"cell_min": CELL_MIN},
+    ),
+    Analysis(
+        PLACES,
+        "Spend by continent",
+        "24_spend_by_continent",
+        words.shares("continent", "spend", "spend_share"),
+        plots.stacked_shares("continent", "spend_share"),
+        "By where the caller is, as far as producers say.",
+    ),
+    Analysis(
+        PLACES,
+        "Continents",
+        "25_continents",
+        words.places("continent"),
+        plots.bars("continent", "tokens", "tokens"),
+    ),
+    Analysis(
+        PLACES,
+        "Countries",
+        "26_countries",
+        words.places("country"),
+        plots.bars("country", "tokens", "tokens"),
+        more={"top_n": 10},
     ),
     Analysis(
         MONEY,

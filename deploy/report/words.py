@@ -37,38 +37,41 @@ def _weeks(count: int) -> str:
     return "1 week" if count == 1 else f"{count} weeks"
 
 
-def shares(key: str, of: str) -> Callable[[Rows], str]:
+def shares(key: str, of: str, share: str = "token_share") -> Callable[[Rows], str]:
     """Return what says the largest shares of the last whole week, and who moved most since the first.
 
     Args:
         key: The column of the values.
         of: What the shares are parts of.
+        share: The column of the shares; null where there is too little to say.
     """
 
     def say(rows: Rows) -> str:
-        rows = whole_weeks(rows)
+        rows = [row for row in whole_weeks(rows) if row[share] is not None]
+        if not rows:
+            return f"There is too little in any week to say the shares of {of}."
         weeks = weeks_of(rows)
         last = {row[key]: row for row in rows if row["week"] == weeks[-1]}
         named = [row for value, row in last.items() if value not in ("other", "unknown")]
-        named.sort(key=lambda row: -(row["token_share"] or 0))
+        named.sort(key=lambda row: -row[share])
         if not named:
             return f"In {_week(weeks[-1])} nothing is known of {of}."
-        said = listed(f"{row[key]} {percent(row['token_share'])}" for row in named[:SHOWN_MAX])
+        said = listed(f"{row[key]} {percent(row[share])}" for row in named[:SHOWN_MAX])
         text = f"In {_week(weeks[-1])} the shares of {of} were: {said}."
         unknown = last.get("unknown")
-        if unknown is not None and (unknown["token_share"] or 0) >= UNKNOWN_WORTH_SAYING:
-            text += f" {percent(unknown['token_share'])} is of models or requests of which it is not known."
-        return text + _moved(rows, key, weeks)
+        if unknown is not None and unknown[share] >= UNKNOWN_WORTH_SAYING:
+            text += f" {percent(unknown[share])} is of what is not known."
+        return text + _moved(rows, key, share, weeks)
 
     return say
 
 
-def _moved(rows: Rows, key: str, weeks: list[date]) -> str:
+def _moved(rows: Rows, key: str, share: str, weeks: list[date]) -> str:
     """Say which value moved most between the first and the last week."""
     if len(weeks) < 2:
         return ""
     first, last = (
-        {row[key]: float(row["token_share"] or 0) for row in rows if row["week"] == week}
+        {row[key]: float(row[share]) for row in rows if row["week"] == week}
         for week in (weeks[0], weeks[-1])
     )
     values = (first.keys() | last.keys()) - {"other", "unknown"}
@@ -82,6 +85,20 @@ def _moved(rows: Rows, key: str, weeks: list[date]) -> str:
         f" Since {_week(weeks[0])} {most} moved most: from {percent(first.get(most, 0.0))} to"
         f" {percent(last.get(most, 0.0))}."
     )
+
+
+def places(key: str) -> Callable[[Rows], str]:
+    """Return what says the largest values of a whole period, and what is not known."""
+
+    def say(rows: Rows) -> str:
+        named = [row for row in rows if row[key] not in ("other", "unknown")]
+        if not named:
+            return "No request says where its caller is."
+        said = listed(f"{row[key]} {percent(row['token_share'])}" for row in named[:SHOWN_MAX])
+        unknown = sum(float(r["token_share"] or 0) for r in rows if r[key] == "unknown")
+        return f"Most tokens came from: {said}. Of {percent(unknown)} it is not known."
+
+    return say
 
 
 def volume(rows: Rows) -> str:

@@ -49,6 +49,9 @@ INSIDE = FRAME.filter(pl.col("day") >= FROM, pl.col("day") < TO).with_columns(
 )
 OPEN = INSIDE.filter(pl.col("open_weights") == "open")
 REASONING = INSIDE.filter(pl.col("reasoning").is_in(["always", "optional"]))
+PROGRAMMING, ROLEPLAY = (
+    INSIDE.filter(pl.col("category") == name) for name in ("programming", "roleplay")
+)
 TAGGED = INSIDE.filter(pl.col("category") != "unknown")
 
 
@@ -355,6 +358,106 @@ def test_price_and_use_of_models_and_elasticity(client: HttpClient) -> None:
     assert found["proprietary"]["elasticity"] is None
 
 
+@pytest.mark.parametrize(
+    ("view", "rows", "column"),
+    [
+        ("07_open_categories", OPEN.filter(pl.col("category") != "unknown"), "category"),
+        (
+            "08_chinese_open_categories",
+            TAGGED.filter(pl.col("origin") == "chinese_open"),
+            "category",
+        ),
+        ("09_programming_by_origin", PROGRAMMING, "origin"),
+        ("10_roleplay_by_origin", ROLEPLAY, "origin"),
+        ("21_programming_by_vendor", PROGRAMMING, "vendor"),
+    ],
+)
+def test_shares_of_sampled_requests(
+    client: HttpClient, view: str, rows: pl.DataFrame, column: str
+) -> None:
+    """Of the sampled part that the view is about; a week of too few is withheld."""
+    got = [{**row, "requests": row["sampled_requests"]} for row in ask(client, view, cell_min=0)]
+    check_shares(got, rows, column, column)
+    weeks = {key[0]: found["requests"] for key, found in sums(rows, "week").items()}
+    least, most = min(weeks.values()), max(weeks.values())
+    for row in ask(client, view, cell_min=(least + most) // 2):
+        assert row["sampled_requests_total"] == weeks[row["week"]]
+        assert bool(row["is_withheld"]) == (weeks[row["week"]] < (least + most) // 2)
+        assert (row["token_share"] is None) == bool(row["is_withheld"])
+
+
+def test_author_profiles(client: HttpClient) -> None:
+    """Of the vendor's own sampled requests."""
+    rows = TAGGED.filter(pl.col("vendor") != "unknown")
+    cells, of_vendor = sums(rows, "week", "vendor", "category"), sums(rows, "week", "vendor")
+    got = ask(client, "23_author_profiles", cell_min=CELL_MIN)
+    assert {(r["week"], r["vendor"], r["category"]) for r in got} == set(cells)
+    assert {bool(row["is_withheld"]) for row in got} == {True, False}
+    for row in got:
+        own = cells[row["week"], row["vendor"], row["category"]]
+        whole = of_vendor[row["week"], row["vendor"]]
+        assert (row["tokens"], row["sampled_requests"]) == (own["tokens"], own["requests"])
+        assert row["sampled_requests_of_vendor"] == whole["requests"]
+        if whole["requests"] < CELL_MIN:
+            assert row["token_share"] is row["request_share"] is None
+        else:
+            assert row["token_share"] == pytest.approx(own["tokens"] / whole["tokens"])
+            assert row["request_share"] == pytest.approx(own["requests"] / whole["requests"])
+
+
+def test_where_callers_are(client: HttpClient) -> None:
+    """By continent and week, and by continent or country over the period."""
+    rows = INSIDE.with_columns(
+        pl.col("caller_country").alias("country"),
+        pl.col("caller_country")
+        .replace_strict({"DE": "Europe", "US": "North America"}, default="unknown")
+        .alias("continent"),
+        pl.lit(FROM).alias("period"),
+    )
+    check_shares(ask(client, "24_spend_by_continent"), rows, "continent", "continent")
+    for view, column, more in (
+        ("25_continents", "continent", {}),
+        ("26_countries", "country", {"top_n": 5}),
+    ):
+        got = ask(client, view, **more)
+        own = sums(rows, column)
+        assert [row["place"] for row in got] == list(range(1, len(own) + 1))
+        assert got[-1][column] == "unknown"
+        whole = sum(each["tokens"] for each in own.values())
+        for row in got:
+            mine = own[(row[column],)]
+            assert (row["tokens"], row["requests"]) == (mine["tokens"], mine["requests"])
+            assert float(row["token_share"]) == pytest.approx(mine["tokens"] / whole, abs=2e-9)
+
+
+def test_retention(clickhouse: Server, fresh_database: str) -> None:
+    """By hand: who came in January, who in February, who came back after a gap."""
+    months = {1: [0, 2], 2: [0, 1], 3: [0], 4: [1, 2], 5: [2]}
+    rows = []
+    for user, active in months.items():
+        for month in active:
+            row = random_rows(user * 10 + month, 1, START, timedelta(days=1))[0]
+            row |= {"user_hash": user, "model": "m"}
+            row |= {"occurred_at": datetime(2026, 1 + month, 3 + user, tzinfo=UTC)}
+            rows += [row, {**row, "model": "other"}, {**row, "user_hash": None}]
+    rows = [{**row, "kafka_offset": at} for at, row in enumerate(rows)]
+    with migrated(clickhouse, fresh_database) as client:
+        inserts = UsageEventWriter(client, fresh_database)
+        for number in (1, 2, 3):
+            of_month = [row for row in rows if row["occurred_at"].month == number]
+            inserts.write(as_table(of_month), f"month {number}")
+        got = rows_of(
+            client,
+            "SELECT * FROM study_28_retention(model = 'm', from_day = '2026-01-01',"
+            " to_day = '2026-03-20')",
+        )
+    assert [
+        (r["cohort"].month, r["months_later"], r["cohort_users"], r["active_users"]) for r in got
+    ] == [(1, 0, 3, 3), (1, 1, 3, 1), (1, 2, 3, 1), (2, 0, 1, 1), (2, 1, 1, 1), (3, 0, 1, 1)]
+    assert [bool(row["is_partial"]) for row in got] == [False, False, True, False, True, True]
+    assert got[1]["retention"] == pytest.approx(1 / 3)
+
+
 @pytest.mark.parametrize("shares", STUDY_SHARES, ids=lambda each: each.name)
 def test_an_unknown_restriction_is_refused(client: HttpClient, shares: Any) -> None:
     """With an error that says what there is."""
@@ -376,7 +479,7 @@ def test_the_example_in_each_comment_runs(client: HttpClient, view: str) -> None
     found = re.search(r"^Example: (SELECT .*)$", comment, re.M)
     assert found, comment
     client.query(found[1])
-    call = re.search(r"FROM (study_\w+\(.*?\))( ORDER| LIMIT|$)", found[1])
+    call = re.search(r"FROM (study_\w+(\(.*?\))?)( ORDER| LIMIT| WHERE|$)", found[1])
     assert call
     columns = client.query(f"DESCRIBE {call[1]}").result_columns[0]
     assert not [name for name in columns if not re.search(rf"\b{name}\b", comment)]

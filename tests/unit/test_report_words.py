@@ -57,13 +57,32 @@ def test_equal_weeks() -> None:
 def test_what_is_not_known_is_said_if_it_is_worth_it(share: float, is_said: bool) -> None:
     """From half a per cent on."""
     text = say(week(0, {"a": 1 - share, "unknown": share}))
-    assert ("it is not known" in text) == is_said
+    assert ("of what is not known" in text) == is_said
+
+
+def test_places_say_how_much_is_not_known() -> None:
+    """A producer that does not say where callers are is no continent."""
+    rows = [
+        {"continent": "Europe", "token_share": 0.6},
+        {"continent": "unknown", "token_share": 0.4},
+    ]
+    assert words.places("continent")(rows) == (
+        "Most tokens came from: Europe 60.0 %. Of 40.0 % it is not known."
+    )
+    assert "No request" in words.places("continent")(rows[1:])
+
+
+def test_a_week_that_is_withheld_is_not_the_last() -> None:
+    """What is null is not 0, and moved nowhere."""
+    text = say([*week(0, {"a": 0.7, "b": 0.3}), *week(1, {"a": None, "b": None})])
+    assert text.startswith("In the week of 7 September 2026")
+    assert "moved" not in text
 
 
 def test_nothing_is_known() -> None:
     """No value has a name, or a week has no tokens."""
     assert "nothing is known" in say(week(0, {"unknown": 1.0}))
-    assert "an unknown part" in say(week(0, {"a": None}))
+    assert "too little" in say(week(0, {"a": None}))
 
 
 def test_a_volume_without_a_whole_week() -> None:

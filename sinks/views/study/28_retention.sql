@@ -1,0 +1,28 @@
+CREATE OR REPLACE VIEW {database}.study_28_retention AS
+WITH
+    active AS
+    (
+        SELECT DISTINCT toStartOfMonth(toDate(e.occurred_at)) AS month, assumeNotNull(e.user_hash) AS user
+        FROM {database}.usage_events AS e
+        WHERE e.occurred_at >= toDateTime({from_day:Date}, 'UTC') AND e.occurred_at < toDateTime({to_day:Date}, 'UTC')
+            AND e.model = {model:String} AND isNotNull(e.user_hash)
+    ),
+    first_use AS (SELECT user, min(month) AS cohort FROM active GROUP BY user),
+    sizes AS (SELECT cohort, count() AS users FROM first_use GROUP BY cohort)
+SELECT
+    f.cohort AS cohort,
+    dateDiff('month', f.cohort, a.month) AS months_later,
+    any(s.users) AS cohort_users,
+    count() AS active_users,
+    active_users / cohort_users AS retention,
+    addMonths(a.month, 1) > least({to_day:Date}, toDate(now('UTC'))) AS is_partial
+FROM active AS a
+INNER JOIN first_use AS f ON f.user = a.user
+INNER JOIN sizes AS s ON s.cohort = f.cohort
+GROUP BY cohort, a.month, months_later
+ORDER BY cohort, months_later
+COMMENT 'How many users of a model are still there months later, by the month of their first use.
+Study: analysis 28, figure 25. A user counts in a month with any request to the model, after gaps too, so a curve may rise again. First use is the first one in the period: begin before the model did. Users are the producers'' keyed hashes; requests without one are left out.
+Formula: users of the cohort that are active k months later / users of the cohort. Source: usage_events, every row of the model in the period, exact.
+Columns: cohort: first day of its month. months_later: from 0. cohort_users. active_users. retention: from 0 to 1; no row means nobody. is_partial: the month is not over, or the period cuts it.
+Example: SELECT cohort, months_later, cohort_users, retention FROM study_28_retention(model = ''deepseek/deepseek-r1'', from_day = today() - 365, to_day = today() + 1)';
