@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
@@ -15,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deploy.addresses import reader_address
+from deploy.answers import text_of
 from deploy.cli.stack import data_dir_option, settings_for
 from schemas.errors import FatalError
 from sinks.clickhouse import CAUGHT, connect, sorted_error
@@ -156,13 +156,3 @@ def print_table(client: HttpClient, sql: str, values: dict[str, str]) -> None:
 
 def _cell(value: Any) -> Text:
     return Text(text_of(value), style="dim" if value is None else "")
-
-
-def text_of(value: Any) -> str:
-    """Return a value of an answer as a person reads it."""
-    if value is None:
-        return "null"
-    if isinstance(value, datetime):
-        return f"{value:%Y-%m-%d %H:%M:%S}" + (f".{value:%f}"[:4] if value.microsecond else "")
-    # str() of a small decimal is 0E-9.
-    return f"{value:f}" if isinstance(value, Decimal) else str(value)

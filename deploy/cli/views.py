@@ -10,7 +10,8 @@ import click
 from clickhouse_connect.driver.httpclient import HttpClient
 
 from deploy.addresses import reader_address
-from deploy.cli.query import print_table, text_of
+from deploy.answers import text_of
+from deploy.cli.query import print_table
 from deploy.cli.stack import data_dir_option, settings_for
 from schemas.errors import FatalError
 from sinks.clickhouse import CAUGHT, connect, sorted_error

@@ -12,7 +12,7 @@ from pathlib import Path
 import orjson
 from clickhouse_connect.driver.httpclient import HttpClient
 
-from deploy.cli.query import text_of
+from deploy.answers import text_of
 from deploy.report import comparing
 from deploy.report.analyses import ANALYSES, Analysis
 from deploy.report.comparing import Change

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from clickhouse_connect.driver.httpclient import HttpClient
 
-from deploy.cli.query import text_of
+from deploy.answers import text_of
 from deploy.report.analyses import ANALYSES
 from deploy.report.building import NOTHING
 from sinks.usage_events import UsageEventWriter
