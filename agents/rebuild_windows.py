@@ -92,6 +92,7 @@ class Rebuilding:
         self._below = dict(below)
         self._now_ms = parts.now_ms()
         self._windows: dict[str, Windows] = {}
+        self._loaded_from_ms: dict[int, int] = {}
         # What came since is little, however long ago it happened.
         self._spans_since = Spans(parts.clock, SPAN_MS_MAX)
 
@@ -240,13 +241,18 @@ class Rebuilding:
             since = await self._count(length_ms, since_ms, to_ms, told)
             found.append(_without(since, again))
             changed.update(since["pane_ms"].to_pylist())
-        for first_ms, last_ms in _runs(again, length_ms):
+        # What shorter panes have in full is merged of them, as when a pane closes.
+        merged_from_ms = self._loaded_from_ms[source_of(length_ms)]
+        counted = [start_ms for start_ms in again if start_ms < merged_from_ms]
+        for first_ms, last_ms in _runs(counted, length_ms):
             found.append(await self._count(length_ms, first_ms, last_ms + length_ms))
         await in_thread(parts.executor, self._load, length_ms, pa.concat_tables(found), from_ms)
         for windows in self._windows.values():
+            windows.merge(length_ms, again[len(counted) :])
             windows.changed[length_ms].update(changed)
 
     def _load(self, length_ms: int, panes: pa.Table, from_ms: int) -> None:
+        self._loaded_from_ms[length_ms] = from_ms
         mine = by_dimension(panes)
         for dimension, windows in self._windows.items():
             windows.load(length_ms, mine.get(dimension, NO_PANES), from_ms)

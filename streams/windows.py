@@ -258,11 +258,15 @@ class Windows:
             self.ask_for[size, missed_ms] = 0
             self.given_ms[size] = missed_ms
 
+    def merge(self, length_ms: int, starts_ms: Iterable[int]) -> None:
+        """Make some closed panes of the shorter ones that were loaded."""
+        for start_ms in starts_ms:
+            self._merge(length_ms, start_ms)
+
     def merge_closed(self, length_ms: int, from_ms: int) -> None:
         """Make the panes of a length that have closed of the shorter ones that were loaded."""
         self._panes[length_ms] = {}
-        for start_ms in range(from_ms, self.given_ms[_size_of(length_ms)], length_ms):
-            self._merge(length_ms, start_ms)
+        self.merge(length_ms, range(from_ms, self.given_ms[_size_of(length_ms)], length_ms))
         self._kept_from_ms[length_ms] = from_ms
 
     def add(self, panes: PaneRows) -> None:
