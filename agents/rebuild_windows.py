@@ -247,9 +247,13 @@ class Rebuilding:
         for first_ms, last_ms in _runs(counted, length_ms):
             found.append(await self._count(length_ms, first_ms, last_ms + length_ms))
         await in_thread(parts.executor, self._load, length_ms, pa.concat_tables(found), from_ms)
+        size = SIZES[PANE_LENGTHS.index(length_ms)]
         for windows in self._windows.values():
-            windows.merge(length_ms, again[len(counted) :])
-            windows.changed[length_ms].update(changed)
+            # One that is still open in this dimension gets rows until it closes: stored now, it would
+            # pass for whole.
+            last_ms = windows.given_ms[size] - length_ms
+            windows.merge(length_ms, (each for each in again[len(counted) :] if each <= last_ms))
+            windows.changed[length_ms].update(each for each in changed if each <= last_ms)
 
     def _load(self, length_ms: int, panes: pa.Table, from_ms: int) -> None:
         self._loaded_from_ms[length_ms] = from_ms

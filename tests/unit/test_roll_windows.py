@@ -441,6 +441,47 @@ async def test_panes_that_closed_since_are_merged_of_shorter_ones() -> None:
     assert max(hours, key=lambda w: w["window_end_ms"])["requests_total"] == 60 * 20
 
 
+async def test_a_pane_that_is_open_in_one_dimension_is_not_stored_as_whole() -> None:
+    """An owner died after it had stored the windows of one dimension, and not yet those of another."""
+    world = World()
+    for _ in range(60):
+        await world.tell(world.land(20, seconds_ago=3))
+        world.now_ms += 10_000
+    await world.tell(world.idle())
+    hour_ends = {w["window_end_ms"] for w in world.stored if w["window_seconds"] == 3_600}
+    closed_ms = max(hour_ends)
+    world.stored = [
+        w
+        for w in world.stored
+        if (w["dimension"], w["window_seconds"], w["window_end_ms"])
+        != ("size_class", 3_600, closed_ms)
+    ]
+    world.kept = {
+        place: kept
+        for place, kept in world.kept.items()
+        if (place[0], place[2]) != (300_000, closed_ms - 300_000)
+    }
+    # This owner hears nothing of one partition until it has counted late events and stored panes.
+    world.settled[4] = 0
+    world.new_owner()
+    await world.tell(world.idle())
+    late_seconds = (world.now_ms - closed_ms) / 1000 + 60
+    await world.tell(world.land(7, seconds_ago=late_seconds))
+    world.now_ms += 16_000
+    await world.tell(world.idle())
+    del world.settled[4]
+    told = RangeOfPanes(4, 0, 0, world.now_ms, is_idle=True)
+    await world.tell(encode(PANES.empty_table(), told))
+    world.new_owner()
+    await world.pass_by(600)
+    for dimension in ("vendor", "size_class"):
+        hours = [
+            w for w in world.stored if w["dimension"] == dimension and w["window_seconds"] == 3_600
+        ]
+        newest = max(hours, key=lambda w: w["window_end_ms"])
+        assert newest["requests_total"] == 60 * 20 + 7, dimension
+
+
 async def test_panes_that_were_stored_before_the_progress_was_noted_are_counted_anew() -> None:
     """An owner died in between: they hold rows that are told again."""
     world = World()
