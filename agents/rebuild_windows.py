@@ -93,6 +93,8 @@ class Rebuilding:
         self._now_ms = parts.now_ms()
         self._windows: dict[str, Windows] = {}
         self._loaded_from_ms: dict[int, int] = {}
+        self._last_end_ms: dict[int, int] = {}
+        """By slide: up to where windows were given out in every dimension."""
         # What came since is little, however long ago it happened.
         self._spans_since = Spans(parts.clock, SPAN_MS_MAX)
 
@@ -223,11 +225,17 @@ class Rebuilding:
             from_ms = self._kept(PANE_LENGTHS[-1])[0]
         stored = await self._call(parts.stored.read, length_ms, self._dimensions, from_ms, to_ms)
         newest = sum(told.values())
+        # What shorter panes have in full is merged of them, as when a pane closes. The last ones before
+        # the newest window are never taken as they were stored: an owner that died before it had stored
+        # that window of every dimension leaves them open again, and open panes are not kept up.
+        merged_from_ms = self._loaded_from_ms[source_of(length_ms)]
+        doubtful_from_ms = self._last_end_ms[length_ms] - length_ms - FIVE_MINUTES_MS
         # One that was written after the progress was noted may hold some rows and not others.
         again = [
             start_ms
             for start_ms in range(from_ms, to_ms, length_ms)
-            if any(
+            if start_ms >= min(merged_from_ms, doubtful_from_ms)
+            or any(
                 stored.positions.get((dimension, start_ms), newest + 1) > newest
                 for dimension in self._dimensions
             )
@@ -241,8 +249,6 @@ class Rebuilding:
             since = await self._count(length_ms, since_ms, to_ms, told)
             found.append(_without(since, again))
             changed.update(since["pane_ms"].to_pylist())
-        # What shorter panes have in full is merged of them, as when a pane closes.
-        merged_from_ms = self._loaded_from_ms[source_of(length_ms)]
         counted = [start_ms for start_ms in again if start_ms < merged_from_ms]
         for first_ms, last_ms in _runs(counted, length_ms):
             found.append(await self._count(length_ms, first_ms, last_ms + length_ms))
@@ -279,6 +285,9 @@ class Rebuilding:
                 for size in SIZES
             }
             for dimension in self._dimensions
+        }
+        self._last_end_ms = {
+            size.slide_ms: min(each[size] for each in given_ms.values()) for size in SIZES
         }
         since_ms = {
             size.length_ms // 1000: min(each[size] for each in given_ms.values()) - size.length_ms
