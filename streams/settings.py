@@ -52,6 +52,10 @@ class Settings(BaseSettings):
     """User of `tokentide query`, `shares` and `status`: queries only."""
     clickhouse_reader_password: SecretStr = SecretStr("")
     """Password of the reader."""
+    dashboard_host: str = "127.0.0.1"
+    """Address that `tokentide dashboard` listens on. It knows no users: whoever reaches it may read."""
+    dashboard_port: int = Field(default=8050, ge=1, le=65535)
+    """Port of the dashboard."""
     clickhouse_connect_timeout_seconds: float = Field(default=5.0, gt=0)
     """Longest wait for a connection to ClickHouse."""
     clickhouse_request_timeout_seconds: float = Field(default=60.0, gt=0)

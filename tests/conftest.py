@@ -124,7 +124,9 @@ def running_stack(
 
     ``stack_addresses(directory)`` and ``stack_pids(directory)`` tell what runs.
     """
-    ports = [f"--{name}-port={free_port()}" for name in ("kafka", "clickhouse", "worker")]
+    ports = [
+        f"--{name}-port={free_port()}" for name in ("kafka", "clickhouse", "dashboard", "worker")
+    ]
     command = tokentide("up", "--headless", "--data-dir", str(directory), *ports, *options)
     with subprocess.Popen(
         command,

@@ -17,10 +17,10 @@ from rich.text import Text
 from deploy.addresses import reader_address
 from deploy.alerting import read_parameters, watched_dimensions
 from deploy.backtest import DAY_MS, Outcome, landed_history, replay
-from deploy.cli.alerts_svg import Panel, Span, picture
 from deploy.cli.alerts_text import ask, blocks
 from deploy.cli.dead_letters_text import Instant
 from deploy.cli.stack import data_dir_option, settings_for
+from deploy.share_pictures import Panel, Span, picture
 from schemas.errors import ConfigurationError
 from sinks import clickhouse
 from sinks.landed_bins import LandedBins

@@ -25,6 +25,7 @@ COMMANDS = {
     "views": "views:views",
     "report": "report:report",
     "shares": "shares:shares",
+    "dashboard": "dashboard:dashboard",
     "alerts": "alerts:alerts",
     "status": "status:status",
     "reconcile": "reconcile:reconcile",

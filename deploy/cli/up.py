@@ -43,6 +43,7 @@ PORT = click.IntRange(1, 65535)
 )
 @click.option("--kafka-port", type=PORT, help="[default: the last one, 9092, or any free one]")
 @click.option("--clickhouse-port", type=PORT, help="[default: the last one, 8123, or any free one]")
+@click.option("--dashboard-port", type=PORT, help="[default: the last one, 8050, or any free one]")
 @click.option(
     "--worker-port",
     type=PORT,
@@ -57,9 +58,10 @@ def up(
     rate: float | None,
     kafka_port: int | None,
     clickhouse_port: int | None,
+    dashboard_port: int | None,
     worker_port: int | None,
 ) -> None:
-    """Run everything on this machine: Kafka, ClickHouse, workers, a simulator and a live table.
+    """Run everything on this machine: Kafka, ClickHouse, workers, a simulator, a dashboard and a table.
 
     Needs nothing installed beforehand and listens on the loopback interface only. Ctrl-C (or
     SIGTERM) stops every process; a second one kills them. Start it again on the same directory
@@ -70,7 +72,14 @@ def up(
     """
     directory = writable_directory(data_dir or Settings.load().data_dir)
     wishes = Wishes(
-        directory, workers, not no_simulator, rate, kafka_port, clickhouse_port, worker_port
+        directory,
+        workers,
+        not no_simulator,
+        rate,
+        kafka_port,
+        clickhouse_port,
+        dashboard_port,
+        worker_port,
     )
     signals = Signals()
     interactive = not headless and sys.stdout.isatty()
@@ -94,6 +103,8 @@ def up(
         try:
             with progress:
                 supervisor.start()
+            if not headless:
+                click.echo(f"dashboard: {where['dashboard']}", err=True)
             _run(supervisor, directory, interactive)
         except Stopped:
             pass

@@ -20,7 +20,7 @@ from schemas.errors import FatalError
 
 PORTS_FILE = "ports.json"
 """The ports of the last run, for the next one; ``stack.json`` is there only while it runs."""
-USUAL_PORTS = {"kafka": 9092, "clickhouse": 8123, "worker": 6066}
+USUAL_PORTS = {"kafka": 9092, "clickhouse": 8123, "dashboard": 8050, "worker": 6066}
 HISTORY_DAYS = 3
 """Published days that the simulator sends before it goes live."""
 HISTORY_EVENTS_PER_DAY = 20_000
@@ -39,6 +39,7 @@ class Wishes:
     rate: float | None = None
     kafka_port: int | None = None
     clickhouse_port: int | None = None
+    dashboard_port: int | None = None
     worker_port: int | None = None
 
 
@@ -66,8 +67,12 @@ def choose_ports(wishes: Wishes) -> dict[str, int]:
     Raises:
         FatalError: If a port that was asked for is busy.
     """
-    asked = {"kafka": wishes.kafka_port, "clickhouse": wishes.clickhouse_port}
-    usual = {"kafka": USUAL_PORTS["kafka"], "clickhouse": USUAL_PORTS["clickhouse"]}
+    asked = {
+        "kafka": wishes.kafka_port,
+        "clickhouse": wishes.clickhouse_port,
+        "dashboard": wishes.dashboard_port,
+    }
+    usual = {name: USUAL_PORTS[name] for name in asked}
     for index in range(wishes.workers):
         first = wishes.worker_port
         asked[f"worker-{index}"] = None if first is None else first + index
@@ -158,7 +163,14 @@ def parts(wishes: Wishes, ports: Mapping[str, int]) -> list[Part]:
         problem=lambda: "",
         may_finish=True,
     )
-    return [*stores, *preparations, *workers, *([simulator] if wishes.simulator else [])]
+    page = Part(
+        "dashboard",
+        tokentide("dashboard"),
+        environment,
+        after=("migrate",),
+        problem=http_problem(f"{where['dashboard']}/livez"),
+    )
+    return [*stores, *preparations, *workers, page, *([simulator] if wishes.simulator else [])]
 
 
 def http_problem(url: str) -> Callable[[], str]:
@@ -230,5 +242,7 @@ def _environment(wishes: Wishes, ports: Mapping[str, int]) -> dict[str, str]:
         "TOKENTIDE_CLICKHOUSE_HOST": LOOPBACK,
         "TOKENTIDE_CLICKHOUSE_PORT": str(ports["clickhouse"]),
         "TOKENTIDE_CLICKHOUSE_SECURE": "false",
+        "TOKENTIDE_DASHBOARD_HOST": LOOPBACK,
+        "TOKENTIDE_DASHBOARD_PORT": str(ports["dashboard"]),
         "TOKENTIDE_WORKER_HOST": LOOPBACK,
     }

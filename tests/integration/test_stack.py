@@ -258,7 +258,8 @@ def test_up_keeps_the_contract_of_scripts(tmp_path: Path) -> None:
     """
     with running_stack(tmp_path, "--no-simulator", "--workers", "2") as process:
         where, running = stack_addresses(tmp_path), stack_pids(tmp_path)
-        assert set(running) == {"kafka", "clickhouse", "worker-0", "worker-1"} == set(where)
+        parts = {"kafka", "clickhouse", "dashboard", "worker-0", "worker-1"}
+        assert set(running) == parts == set(where)
         assert all(map(is_alive, running.values()))
         assert everything_answers(where)
 

@@ -31,8 +31,8 @@ def test_ports_are_free_distinct_and_kept(tmp_path: Path) -> None:
     """Every part gets a port of its own, and the same one in the next run."""
     wishes = Wishes(tmp_path, workers=3)
     ports = choose_ports(wishes)
-    assert list(ports) == ["kafka", "clickhouse", "worker-0", "worker-1", "worker-2"]
-    assert len(set(ports.values())) == 5
+    assert list(ports) == ["kafka", "clickhouse", "dashboard", "worker-0", "worker-1", "worker-2"]
+    assert len(set(ports.values())) == 6
     assert choose_ports(wishes) == ports
 
 
@@ -78,7 +78,7 @@ def test_one_stack_per_directory(tmp_path: Path) -> None:
 def test_parts_come_after_what_they_need(tmp_path: Path, simulator: bool) -> None:
     """The order of the parts fulfils their needs; the simulator is left out when not wanted."""
     wishes = Wishes(tmp_path, workers=2, simulator=simulator)
-    ports = {"kafka": 1, "clickhouse": 2, "worker-0": 3, "worker-1": 4}
+    ports = {"kafka": 1, "clickhouse": 2, "dashboard": 5, "worker-0": 3, "worker-1": 4}
     stack = parts(wishes, ports)
     names = [part.name for part in stack]
     for index, part in enumerate(stack):
@@ -89,7 +89,7 @@ def test_parts_come_after_what_they_need(tmp_path: Path, simulator: bool) -> Non
 
 def test_workers_differ_in_their_port_and_name_only(tmp_path: Path) -> None:
     """Each worker gets the addresses of the stack, a port and a name of its own."""
-    ports = {"kafka": 1, "clickhouse": 2, "worker-0": 3, "worker-1": 4}
+    ports = {"kafka": 1, "clickhouse": 2, "dashboard": 5, "worker-0": 3, "worker-1": 4}
     first, second = [
         dict(part.environment)
         for part in parts(Wishes(tmp_path, workers=2), ports)
