@@ -8,12 +8,13 @@ WITH models AS
             sum(u.tokens_prompt + u.tokens_completion) AS tokens,
             sum(u.requests) AS requests,
             sum(u.cost_nanousd) AS nanousd,
-            sum(u.cost_unknown) AS cost_unknown,
+            -- Failed requests without tokens cost nothing that is missing here.
+            sum(u.cost_unknown) - least(sum(u.cost_unknown), sum(u.tokens_unknown)) AS priceless,
             toFloat64(nanousd) / tokens / 1000 AS usd_per_million_tokens
         FROM {database}.usage_1d AS u
         WHERE day >= {from_day:Date} AND day < {to_day:Date} AND u.model != 'unknown'
         GROUP BY u.model
-        HAVING tokens > 0 AND nanousd > 0 AND cost_unknown * 100 <= requests AND requests >= {cell_min:UInt32}
+        HAVING tokens > 0 AND nanousd > 0 AND priceless * 100 <= requests AND requests >= {cell_min:UInt32}
     )
 SELECT
     model, vendor, origin, tokens, requests,
@@ -29,7 +30,7 @@ SELECT
 FROM models
 ORDER BY tokens DESC, model
 COMMENT 'Price and use of models over a period: the market map.
-Study: analyses 30 and 31, figures 27 and 28. usd_per_million_tokens: what was paid for all tokens, caches counted. The study names its segments by eye; here they are cut at the medians of the models shown. Left out are models of which the cost of more than one request in a hundred is not known, free ones, and those of fewer than cell_min requests.
+Study: analyses 30 and 31, figures 27 and 28. usd_per_million_tokens: what was paid for all tokens, caches counted. The study names its segments by eye; here they are cut at the medians of the models shown. Left out are models of which more than one request in a hundred has tokens and no known cost, free ones, and those of fewer than cell_min requests.
 Formula: sum(cost) / sum(tokens) * 1e6. Source: usage_1d, exact. The slope is study_30_price_elasticity.
 Columns: model, vendor, origin. tokens, requests, spend_usd. usd_per_million_tokens. median_usd_per_million_tokens, median_tokens: of the models shown. segment.
 Example: SELECT model, tokens, usd_per_million_tokens, segment FROM study_30_price_and_use_of_models(from_day = today() - 28, to_day = today() + 1, cell_min = 30)';
