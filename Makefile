@@ -14,7 +14,7 @@ INPUTS ?= 1000000
 REV ?= HEAD
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check bench bench-compare bench-peers bench-growth bench-alerts soak recount market outage fuzz fuzzbytes chaos lock clean
+.PHONY: help install run test check bench bench-compare bench-peers bench-growth bench-queries bench-alerts soak recount market outage fuzz fuzzbytes chaos study market-report screenshots lock clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1	\2/p' Makefile
@@ -48,6 +48,9 @@ build/peers: tests/benchmarks/peers/requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --target $@ -r $<
 	@touch $@
 
+bench-queries: $(INSTALLED) ## Measure how fast every view answers over a year while events come in; writes tests/benchmarks/QUERIES.md
+	$(BIN)/python -m tests.benchmarks.queries $(ARGS)
+
 bench-alerts: $(INSTALLED) ## Measure how well sudden share changes are found; writes tests/benchmarks/ALERTS.md
 	$(BIN)/python -m tests.benchmarks.alerts $(ARGS)
 
@@ -62,6 +65,15 @@ fuzz: $(INSTALLED) ## Send nasty values through the decode path: make fuzz INPUT
 
 fuzzbytes: $(INSTALLED) ## The same with bytes led by coverage: make fuzzbytes ARGS="-max_total_time=600" (needs atheris)
 	$(BIN)/python -m tests.fuzz.by_coverage -max_len=4096 $(ARGS)
+
+study: $(INSTALLED) ## Load 50 million requests of the study's market; compare its published numbers; writes tests/benchmarks/STUDY.md
+	$(BIN)/python -m tests.e2e.study $(ARGS)
+
+market-report: $(INSTALLED) ## Replay 91 published days and write deploy/report/examples/market-2026
+	$(BIN)/python -m tests.e2e.market_report
+
+screenshots: $(INSTALLED) ## Take the README's pictures of the dashboard and a report (needs chromium)
+	$(BIN)/python -m tests.e2e.screenshots $(ARGS)
 
 outage: $(INSTALLED) ## Two hours of ClickHouse outage at 5,000 events/s, at speed: make outage OUTAGE_EVENTS=36000000
 	$(BIN)/python -m tests.e2e.outage --events $(OUTAGE_EVENTS) $(ARGS)

@@ -18,6 +18,7 @@ from deploy.local.simulator.faults import FaultRatios
 from deploy.local.simulator.pacing import at_speed, live_batches
 from deploy.local.simulator.population import Population
 from deploy.local.simulator.world import World, openrouter_world
+from deploy.local.study.events import EVENTS_MIN, Study
 from schemas.catalogue import load_shipped
 from schemas.errors import ConfigurationError
 
@@ -140,6 +141,30 @@ def openrouter_2026(
     about = history.summary(last_days) | {"live_events_per_second": rate if live else 0}
     click.echo(orjson.dumps(about))
     target.run(work, history.world.names, about)
+
+
+@replay.command("study")
+@click.option(
+    "--events",
+    type=click.IntRange(min=EVENTS_MIN),
+    default=2_000_000,
+    show_default=True,
+    help="Requests of all 105 weeks.",
+)
+@target_options
+def study(target: Target, events: int) -> None:
+    """Send an invented market in which the numbers of the study "State of AI" hold.
+
+    Requests from late November 2023 to 30 November 2025, so drawn that the published shares, lengths,
+    prices and cohorts come out of them; `tokentide report --check` compares. One request in a hundred
+    says what it was for. A second replay with the same --events re-sends the same event ids.
+    """
+    world = Study(events)
+
+    async def work(sending: Sending) -> bool:
+        return await sending.send(world.blocks(), "study", events)
+
+    target.run(work, world.names, world.summary())
 
 
 def history_of(events_per_day: int) -> Replay:

@@ -9,6 +9,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from deploy.addresses import reader_address
 from deploy.cli.stack import data_dir_option, settings_for
+from deploy.report import checking
+from deploy.report.published import PUBLISHED
 from schemas.errors import ConfigurationError, FatalError
 from sinks.clickhouse import CAUGHT, connect, sorted_error
 
@@ -33,6 +35,14 @@ DAY = click.DateTime(["%Y-%m-%d"])
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Only compare a report that was written with its manifest.",
 )
+@click.option(
+    "--note", default="", help="A sentence to begin with, such as where the data is from."
+)
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Only compare the study's published numbers with the views' answers, Markdown.",
+)
 @data_dir_option
 def report(
     from_: datetime | None,
@@ -41,6 +51,8 @@ def report(
     compare_to: datetime | None,
     out: Path,
     verify: Path | None,
+    note: str,
+    check: bool,
     data_dir: Path | None,
 ) -> None:
     """Write the analyses of the study "State of AI" over a period of your own traffic.
@@ -52,9 +64,14 @@ def report(
     tokentide report --from 2026-08-01 --to 2026-09-01 --out august
     tokentide report --from 2026-08-01 --to 2026-09-01 --compare-from 2026-07-01 --out august
     tokentide report --verify august
+    tokentide report --check > check.md
 
-    Exit code 1 if a question could not be answered, or a file differs from the manifest.
+    Exit code 1 if a question could not be answered, a file differs from the manifest, or a published
+    number is not met; that can hold in the market of `tokentide replay study` only.
     """
+    if check:
+        _check(data_dir)
+        return
     # Here, because matplotlib takes a second to import and is not everywhere.
     try:
         from deploy.report import building, pages
@@ -80,11 +97,10 @@ def report(
         if each.from_day >= each.to_day:
             raise ConfigurationError(f"{each.from_day} is not before {each.to_day}")
     client = connect(reader_address(settings_for(data_dir)))
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     try:
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        with _progress() as progress:
             task = progress.add_task("asking", total=len(ANALYSES))
-            made = building.build(client, period, before, lambda: progress.advance(task))
+            made = building.build(client, period, before, lambda: progress.advance(task), note)
     except CAUGHT as error:
         raise FatalError(str(sorted_error(error))) from error
     finally:
@@ -92,6 +108,28 @@ def report(
     texts = {"report.html": pages.html(made), "report.md": pages.markdown(made)}
     building.write(made, out, texts)
     click.echo(f"{len(made.figures)} figures of {period.text}: {out / 'report.html'}")
+
+
+def _check(data_dir: Path | None) -> None:
+    client = connect(reader_address(settings_for(data_dir)))
+    try:
+        with _progress() as progress:
+            task = progress.add_task("asking", total=len(PUBLISHED))
+            found = checking.check(client, lambda: progress.advance(task))
+    except CAUGHT as error:
+        raise FatalError(str(sorted_error(error))) from error
+    finally:
+        client.close()
+    for line in checking.table(found):
+        click.echo(line)
+    missed = sum(not each.is_within for each in found)
+    if missed:
+        raise FatalError(f"{missed} of {len(found)} published numbers are not met")
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    return Progress(*columns, console=Console(stderr=True), transient=True)
 
 
 def _day(given: datetime | None, otherwise: date) -> date:

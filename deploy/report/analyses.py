@@ -20,6 +20,7 @@ class Analysis:
         say: Makes the paragraph of its rows; at least one.
         plot: Makes the figure.
         note: What must be known to read it.
+        file: Name of its files, when the view has another figure.
     """
 
     section: str
@@ -29,9 +30,11 @@ class Analysis:
     plot: plots.Plot
     note: str = ""
     more: dict[str, int] = field(default_factory=dict)
+    file: str = ""
 
 
-OPEN, AGENTS, TASKS, PLACES, MONEY = (
+MARKET, OPEN, AGENTS, TASKS, PLACES, MONEY = (
+    "The market",
     "Open against closed",
     "Agentic inference",
     "What it is used for",
@@ -40,6 +43,57 @@ OPEN, AGENTS, TASKS, PLACES, MONEY = (
 )
 SAMPLED = "Of sampled requests: estimates."
 ANALYSES = (
+    Analysis(
+        MARKET,
+        "Vendors",
+        "33_vendors",
+        words.shares("vendor", "all tokens"),
+        plots.stacked_shares("vendor"),
+        more={"top_n": 10},
+    ),
+    Analysis(
+        MARKET,
+        "What is paid to whom",
+        "33_vendors",
+        words.shares("vendor", "spend", "spend_share"),
+        plots.stacked_shares("vendor", "spend_share"),
+        "As far as the cost of requests is known.",
+        {"top_n": 10},
+        "33_vendors_spend",
+    ),
+    Analysis(
+        MARKET,
+        "Countries that models come from",
+        "34_vendor_countries",
+        words.shares("country", "all tokens"),
+        plots.stacked_shares("country"),
+        more={"top_n": 6},
+    ),
+    Analysis(
+        MARKET,
+        "Concentration",
+        "35_concentration",
+        words.concentration,
+        plots.lines("dimension", "hhi", label="Herfindahl-Hirschman index"),
+        "The sum of the squares of all shares in per cent: 10,000 if one has all.",
+    ),
+    Analysis(
+        MARKET,
+        "Who comes and goes",
+        "36_churn",
+        words.churn,
+        plots.lines(None, "models_entered", label="new among the 20 largest models"),
+        more={"top_n": 20},
+    ),
+    Analysis(
+        MARKET,
+        "Launches",
+        "37_launches",
+        words.launches,
+        plots.bars("model", "highest_share", "highest share of a day's tokens", percent=True),
+        "Models whose first request in the period is not on its first day.",
+        {"top_n": 12},
+    ),
     Analysis(
         OPEN,
         "Open and closed models",
@@ -151,6 +205,15 @@ ANALYSES = (
     ),
     Analysis(
         TASKS,
+        "What categories are made of",
+        "22_tags_within_categories",
+        words.tags,
+        plots.parts("category", "subcategory"),
+        SAMPLED,
+        {"cell_min": CELL_MIN},
+    ),
+    Analysis(
+        TASKS,
         "What open models are used for",
         "07_open_categories",
         words.shares("category", "sampled tokens of open models"),
@@ -216,6 +279,14 @@ ANALYSES = (
         words.places("country"),
         plots.bars("country", "tokens", "tokens"),
         more={"top_n": 10},
+    ),
+    Analysis(
+        PLACES,
+        "Languages",
+        "27_languages",
+        words.languages,
+        plots.bars("language", "token_share", "share of tokens", percent=True),
+        "Of requests whose producer says.",
     ),
     Analysis(
         MONEY,

@@ -42,7 +42,7 @@ class Figure:
     @property
     def name(self) -> str:
         """Name of its files, without an ending."""
-        return self.analysis.view
+        return self.analysis.file or self.analysis.view
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,11 @@ class Report:
 
 
 def build(
-    client: HttpClient, period: Period, before: Period | None, done: Callable[[], object]
+    client: HttpClient,
+    period: Period,
+    before: Period | None,
+    done: Callable[[], object],
+    note: str = "",
 ) -> Report:
     """Ask everything.
 
@@ -71,6 +75,7 @@ def build(
         client: Of a reader.
         before: To compare with.
         done: Called after each figure.
+        note: Said before all else.
     """
     figures = []
     for analysis in ANALYSES:
@@ -85,7 +90,8 @@ def build(
             )
             changes[title] = comparing.changes(then, now)
     made_at = datetime.now(UTC).replace(microsecond=0)
-    return Report(period, before, made_at, _facts(client, period), figures, changes)
+    facts = [note] * bool(note) + _facts(client, period)
+    return Report(period, before, made_at, facts, figures, changes)
 
 
 def _figure(client: HttpClient, analysis: Analysis, period: Period) -> Figure:

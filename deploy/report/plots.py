@@ -37,6 +37,9 @@ _STYLE: Any = {
 Plot = Callable[[Rows], str]
 
 
+LEGEND_MAX = 24
+
+
 def _drawn(draw: Callable[[Figure], None]) -> str:
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=SIZE_INCHES, layout="constrained")
@@ -139,7 +142,7 @@ def lines(key: str | None, *columns: str, label: str, percent: bool = False) -> 
     return plot
 
 
-def bars(key: str, column: str, label: str, most: int = 15) -> Plot:
+def bars(key: str, column: str, label: str, most: int = 15, *, percent: bool = False) -> Plot:
     """Return what draws the largest values of a whole period, the largest on top."""
 
     def plot(rows: Rows) -> str:
@@ -150,7 +153,34 @@ def bars(key: str, column: str, label: str, most: int = 15) -> Plot:
             axes = figure.add_subplot()
             axes.barh(names, [float(row[column]) for row in shown], color=COLOURS[0])
             axes.set_xlabel(label)
-            axes.xaxis.set_major_formatter(FuncFormatter(_short))
+            form = (lambda x, _: f"{x:.1%}") if percent else _short
+            axes.xaxis.set_major_formatter(FuncFormatter(form))
+
+        return _drawn(draw)
+
+    return plot
+
+
+def parts(key: str, part: str) -> Plot:
+    """Return what draws what each value of a whole period is made of, as bars of 100 %."""
+
+    def plot(rows: Rows) -> str:
+        names = sorted({row[key] for row in rows}, reverse=True)
+        kinds = sorted({row[part] for row in rows if row["token_share"] is not None})
+        share = {(row[key], row[part]): float(row["token_share"] or 0) for row in rows}
+        colours = colours_of(kinds)
+
+        def draw(figure: Figure) -> None:
+            axes = figure.add_subplot()
+            left = [0.0] * len(names)
+            for kind in kinds:
+                widths = [share.get((name, kind), 0.0) for name in names]
+                axes.barh(names, widths, left=left, label=kind, color=colours[kind])
+                left = [start + width for start, width in zip(left, widths, strict=True)]
+            axes.set_xlim(0, 1)
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.0%}"))
+            if len(kinds) <= LEGEND_MAX:
+                _legend(axes)
 
         return _drawn(draw)
 

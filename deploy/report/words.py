@@ -239,3 +239,84 @@ def elasticity(rows: Rows) -> str:
         + ("" if is_clear else " That is not told from none at all.")
         + f" Price explains {percent(every['r_squared'])} of the differences."
     )
+
+
+def concentration(rows: Rows) -> str:
+    """Say how much the largest have, of models and of vendors."""
+    rows = whole_weeks(rows)
+    weeks = weeks_of(rows)
+    texts = []
+    for dimension in ("model", "vendor"):
+        found = {row["week"]: row for row in rows if row["dimension"] == dimension}
+        last, first = found[weeks[-1]], found[weeks[0]]
+        text = (
+            f"In {_week(weeks[-1])} the largest {dimension} had {percent(last['share_of_largest'])} of"
+            f" all tokens and the three largest {percent(last['share_of_largest_3'])}; the index was"
+            f" {last['hhi']:,.0f}"
+        )
+        since = f", after {first['hhi']:,.0f} in {_week(weeks[0])}" if len(weeks) > 1 else ""
+        texts.append(f"{text}{since}.")
+    return " ".join(texts)
+
+
+def churn(rows: Rows) -> str:
+    """Say how many models came among the largest, and which last."""
+    rows = whole_weeks(rows)
+    if len(rows) < 2:
+        return "One week has nothing before it to compare with."
+    # The first week of the period has none before it.
+    later = rows[1:]
+    entered = sum(row["models_entered"] for row in later)
+    text = (
+        f"Among the {len(rows[-1]['leaders'])} largest models {entered} places changed hands in"
+        f" {_weeks(len(later))}."
+    )
+    last = later[-1]
+    if last["entered"]:
+        text += f" In {_week(last['week'])} {listed(last['entered'][:SHOWN_MAX])} came in"
+        text += (
+            f" and {listed(last['dropped'][:SHOWN_MAX])} dropped out." if last["dropped"] else "."
+        )
+    stayed = set(rows[0]["leaders"]).intersection(*(row["leaders"] for row in later))
+    return f"{text} {len(stayed)} were among them in every week."
+
+
+def launches(rows: Rows) -> str:
+    """Say which new models got furthest."""
+    said = listed(
+        f"{row['model']} (first seen {row['first_day']:%-d %B}) {percent(row['highest_share'])} on"
+        f" {row['highest_day']:%-d %B}"
+        for row in rows[:SHOWN_MAX]
+    )
+    text = f"The highest shares of a day's tokens among models new in the period: {said}."
+    fallen = [row for row in rows if row["last_share"] < row["highest_share"] / 2]
+    if fallen:
+        text += f" {len(fallen)} of {len(rows)} had less than half of that on their last day."
+    return text
+
+
+def tags(rows: Rows) -> str:
+    """Say what the largest categories are made of."""
+    shown = [
+        row for row in rows if row["token_share"] is not None and row["subcategory"] != "unknown"
+    ]
+    if not shown:
+        return "No category has enough sampled requests that say more."
+    largest: dict[str, Row] = {}
+    for row in sorted(shown, key=lambda row: -row["token_share"]):
+        largest.setdefault(row["category"], row)
+    by_size = sorted(largest.values(), key=lambda row: -row["sampled_requests_total"])
+    return (
+        "The largest part of each: "
+        + listed(
+            f"{row['category']} {row['subcategory']} {percent(row['token_share'])}"
+            for row in by_size[:SHOWN_MAX]
+        )
+        + "."
+    )
+
+
+def languages(rows: Rows) -> str:
+    """Say the largest languages."""
+    said = listed(f"{row['language']} {percent(row['token_share'])}" for row in rows[:SHOWN_MAX])
+    return f"By tokens: {said}."

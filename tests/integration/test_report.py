@@ -58,7 +58,7 @@ def test_every_figure_has_its_numbers_its_sql_and_its_plot(
     """The numbers beside it are those of the SQL under it, and both pages have its paragraph."""
     pages = [(written / name).read_text() for name in ("report.html", "report.md")]
     for analysis in ANALYSES:
-        with (written / "data" / f"{analysis.view}.csv").open() as file:
+        with (written / "data" / f"{analysis.file or analysis.view}.csv").open() as file:
             numbers = list(csv.DictReader(file))
         sql = pages[1].split(f"### {analysis.title}\n")[1].split("```sql\n")[1].split("\n```")[0]
         answer = rows_of(client, sql)
@@ -67,7 +67,7 @@ def test_every_figure_has_its_numbers_its_sql_and_its_plot(
             {name: "" if value is None else text_of(value) for name, value in row.items()}
             for row in answer
         ]
-        svg = (written / "figures" / f"{analysis.view}.svg").read_text()
+        svg = (written / "figures" / f"{analysis.file or analysis.view}.svg").read_text()
         assert svg.count("<path") > 3
         text = analysis.say(answer)
         assert text != NOTHING

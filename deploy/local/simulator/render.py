@@ -28,7 +28,7 @@ def render(frame: pl.DataFrame, id_prefix: str) -> list[bytes]:
         frame: The columns of ``describe``, with ``number`` and ``time_ms``.
         id_prefix: Start of ``event_id``; the number follows.
     """
-    date, clock, fraction = _time_texts(frame["time_ms"].to_numpy())
+    date, clock, fraction = time_texts(frame["time_ms"].to_numpy())
     texts = frame.with_columns(
         date.alias("date"),
         clock.alias("clock"),
@@ -75,7 +75,7 @@ def _member(column: str) -> pl.Expr:
     return pl.concat_str(pl.lit(f',"{column}":'), column, pl.lit(source))
 
 
-def _time_texts(times_ms: Int64s) -> tuple[pl.Series, pl.Series, pl.Series]:
+def time_texts(times_ms: Int64s) -> tuple[pl.Series, pl.Series, pl.Series]:
     """Return date, clock and fraction of RFC 3339 times, from tables: formatting is slow."""
     days, day_of = np.unique(times_ms // DAY_MS, return_inverse=True)
     dates = pl.Series(days * DAY_MS).cast(pl.Datetime("ms")).dt.strftime("%Y-%m-%d")

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from streams.detection.calibration import BUDGET_PART
 from tests.benchmarks.alerts.running import DIMENSION, Thresholds
 from tests.benchmarks.alerts.scoring import Score
 from tests.benchmarks.alerts.worlds import CHANGES, HARD_NEGATIVES, VENDORS
@@ -133,7 +134,7 @@ Written by `python -m tests.benchmarks.alerts --worlds {run.worlds} --seed {run.
 
 Every detector's threshold is the one that gives one false alarm per series and 28 days on {run.calibration_worlds} quiet worlds; the column
 of false alarms is measured on {run.quiet_worlds} other quiet worlds. The detector's own is set
-for half of the budget, because rates on fresh data scatter.
+for {BUDGET_PART} of the budget, because rates on fresh data scatter.
 
 {table(run)}
 

@@ -1,0 +1,34 @@
+CREATE OR REPLACE VIEW {database}.study_16_length_quantiles AS
+WITH weeks AS
+    (
+        SELECT
+            toStartOfWeek(toDate(e.occurred_at), 1) AS start,
+            count() AS measured,
+            quantilesGK(1000, 0.5, 0.9, 0.99)(assumeNotNull(e.tokens_prompt)) AS prompt,
+            quantilesGK(1000, 0.5, 0.9, 0.99)(assumeNotNull(e.tokens_completion)) AS completion,
+            quantilesGK(1000, 0.5, 0.9, 0.99)(toUInt64(assumeNotNull(e.tokens_prompt)) + assumeNotNull(e.tokens_completion)) AS whole
+        FROM {database}.usage_events AS e
+        WHERE e.occurred_at >= toDateTime({from_day:Date}, 'UTC') AND e.occurred_at < toDateTime({to_day:Date}, 'UTC')
+            AND isNotNull(e.tokens_prompt) AND isNotNull(e.tokens_completion)
+        GROUP BY start
+    )
+SELECT
+    start AS week,
+    measured AS requests_measured,
+    prompt[1] AS tokens_prompt_p50,
+    prompt[2] AS tokens_prompt_p90,
+    prompt[3] AS tokens_prompt_p99,
+    completion[1] AS tokens_completion_p50,
+    completion[2] AS tokens_completion_p90,
+    completion[3] AS tokens_completion_p99,
+    whole[1] AS tokens_p50,
+    whole[2] AS tokens_p90,
+    whole[3] AS tokens_p99,
+    week < {from_day:Date} OR week + 7 > {to_day:Date} OR week + 7 > toDate(now('UTC')) AS is_partial
+FROM weeks
+ORDER BY week
+COMMENT 'Median and tails of the lengths of requests, by week.
+Study: analyses 14 to 16 and 18 have means only (study_15_request_lengths). A quantile is a length whose rank is within 0.1 % of the requests of the one asked for (Greenwald and Khanna, 2001).
+Formula: quantilesGK with accuracy 1000. Source: usage_events, every request of the period whose tokens are known.
+Columns: week: its Monday. requests_measured. tokens_prompt_p50, tokens_prompt_p90, tokens_prompt_p99. tokens_completion_p50, tokens_completion_p90, tokens_completion_p99. tokens_p50, tokens_p90, tokens_p99: prompt and completion together. is_partial: the week is not over, or the period cuts it.
+Example: SELECT week, tokens_prompt_p50, tokens_prompt_p99 FROM study_16_length_quantiles(from_day = today() - 28, to_day = today() + 1)';
