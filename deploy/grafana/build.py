@@ -333,7 +333,11 @@ def _placed(panels: Sequence[Panel]) -> Any:
 
 def _panel(panel: Panel, number: int, place: dict[str, int]) -> dict[str, Any]:
     is_series = panel.kind == "timeseries"
-    custom = {"lineWidth": 1, "fillOpacity": 70 if panel.stacked else 0, "showPoints": "never"}
+    custom: dict[str, Any] = {
+        "lineWidth": 1,
+        "fillOpacity": 70 if panel.stacked else 0,
+        "showPoints": "never",
+    }
     if panel.stacked:
         custom["stacking"] = {"mode": "normal", "group": "A"}
     defaults: dict[str, Any] = {"unit": panel.unit}

@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, ViewportSize, sync_playwright
 from rich.console import Console
 
 from tests.conftest import environment, running_stack, stack_addresses, tokentide
@@ -21,7 +21,7 @@ EXAMPLE = (
 EVENTS_PER_DAY, RATE = 6_000, 300
 LIVE_SECONDS = 240
 CHROMIUM = "/usr/bin/chromium"
-SIZE = {"width": 1280, "height": 800}
+SIZE: ViewportSize = {"width": 1280, "height": 800}
 YEAR = "from=2026-05-23T00:00&to=2026-08-22T00:00"
 PAGES = {
     "live": ("?view=live", "light"),

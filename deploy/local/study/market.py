@@ -33,7 +33,7 @@ MODELS = {
     "openai/gpt-5-pro": 3.42,
 }  # fmt: skip
 CHINESE_AUTHORS = ("deepseek", "alibaba", "minimax", "z-ai", "moonshot-ai")
-OTHER_AUTHORS_MAX = 0.8
+OTHER_AUTHORS_MAX = 0.72
 """Trillions of tokens of an author of open models that is not among the first ten."""
 ROUNDS = 300
 ELASTICITY = -0.06
@@ -71,7 +71,8 @@ class StudyMarket:
         """(week, model, category), shares of all requests; sums to 1."""
         length = self.prompt[:, None, :] + self.completion[:, :, None]
         found: Floats = self.tokens[:, :, None] * self.uses / length
-        return found / found.sum()
+        found /= found.sum()
+        return found
 
 
 def line(points: Line, weeks: Floats) -> Floats:

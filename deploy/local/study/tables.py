@@ -120,8 +120,8 @@ OTHER = (
     Entry("cohere/command-r", -34, 0.4, 26, "story", 0.3),
     Entry("nvidia/llama-3.1-nemotron-70b-instruct", -3, 0.4, 20, "chat", 0.3),
     Entry("nvidia/nemotron-nano-9b-v2", 43.6, 0.6, 20, "gpt-oss", 0.06),
-    Entry("perplexity/r1-1776", 15.3, 0.5, 20, "chat", 1.2),
-    Entry("databricks/dbrx-instruct", -31, 0.6, 26, "story", 0.7),
+    Entry("perplexity/r1-1776", 15.3, 2.0, 40, "chat", 1.2),
+    Entry("databricks/dbrx-instruct", -31, 2.0, 40, "story", 0.7),
     Entry("ai21/jamba-1-5-mini", -10, 0.6, 26, "chat", 0.2),
     Entry("all-hands/openhands-lm-32b-v0.1", 21.2, 0.4, 26, "coder", 0.3, 2.0),
     Entry("ibm-granite/granite-4.0-h-micro", 47.6, 0.01, 30, "chat", 0.036),
@@ -139,7 +139,7 @@ PROPRIETARY = (
     Entry("anthropic/claude-3.5-sonnet", -2, 9.0, 12, "anthropic", 2.9, 4.0),
     Entry("anthropic/claude-3.7-sonnet", 16.0, 12.0, 12, "anthropic", 1.963, 4.0),
     Entry("anthropic/claude-sonnet-4", 28.5, 13.0, 16, "anthropic", 1.937, 2.0),
-    Entry("anthropic/claude-sonnet-4.5", 47.0, 28.0, 20, "anthropic", 2.05, 4.0),
+    Entry("anthropic/claude-sonnet-4.5", 47.0, 25.0, 20, "anthropic", 2.05, 4.0),
     Entry("anthropic/claude-opus-4", 28.5, 0.7, 30, "anthropic", 9.6, 2.0),
     Entry("anthropic/claude-haiku-4.5", 49.3, 2.0, 20, "anthropic", 0.93, 2.0),
     Entry("anthropic/claude-3-haiku", -35, 1.2, 20, "chat", 0.32),
@@ -153,7 +153,7 @@ PROPRIETARY = (
     Entry("x-ai/grok-3", 15, 1.0, 16, "xai", 3.4),
     Entry("x-ai/grok-3-mini", 31, 0.8, 16, "xai", 0.32),
     Entry("x-ai/grok-4", 35.2, 2.4, 16, "xai", 2.0),
-    Entry("x-ai/grok-code-fast-1", 42.1, 15.0, 16, "xai", 0.05, 3.0),
+    Entry("x-ai/grok-code-fast-1", 42.1, 24.0, 16, "xai", 0.05, 3.0),
     Entry("x-ai/grok-4-fast", 45.6, 5.0, 12, "xai", 0.12),
     Entry("amazon/nova-lite-v1", 4.4, 0.3, 30, "chat", 0.09),
     Entry("mistralai/mistral-medium-3", 26.2, 0.5, 30, "chat", 0.55),
@@ -207,7 +207,7 @@ PROMPT_PROGRAMMING: Line = (
     (30, 20_500),
     (55, 21_500),
 )
-PROMPT_OTHER: Line = ((-49, 1_450), (-20, 1_700), (0, 2_000), (30, 3_300), (55, 4_100))
+PROMPT_OTHER: Line = ((-49, 1_450), (-20, 1_700), (0, 2_000), (30, 3_300), (55, 3_800))
 COMPLETION: Line = ((-49, 145), (-10, 165), (0, 185), (20, 260), (40, 350), (55, 400))
 COMPLETION_REASONING = 1.1
 """How much longer completions of models that reason are."""

@@ -11,6 +11,8 @@ from deploy.local.study.tables import COHORTS, USUAL
 REQUESTS_PER_USER = 40
 """Of a month's new users, about: an active user is hardly ever missed by chance."""
 NEW_USERS_MIN, NEW_USERS_MAX = 20, 3_000
+REST = "0" * 48
+"""A hash has 64 hexadecimal digits, of which tokentide keeps the first 16."""
 Int64s = NDArray[np.int64]
 
 
@@ -35,7 +37,7 @@ class Users:
         self._first = self._count = np.zeros(0, np.int64)
 
     def choose(self, month: str, model: Int64s, rng: np.random.Generator) -> pl.Series:
-        """Return a user hash for each request of a month, 16 hexadecimal digits."""
+        """Return a user hash for each request of a month."""
         if month != self._month:
             self._enter(month)
         place = (rng.random(len(model)) * self._count[model]).astype(np.int64)
@@ -46,7 +48,9 @@ class Users:
         active = [self._active(column, number) for column in range(len(self._models))]
         self._count = np.array([len(each) for each in active])
         self._first = np.cumsum(self._count) - self._count
-        self._hashes = pl.Series([f"{user:016x}" for each in active for user in each.tolist()])
+        self._hashes = pl.Series(
+            [f"{user:016x}{REST}" for each in active for user in each.tolist()]
+        )
         self._month = month
 
     def _active(self, column: int, number: int) -> NDArray[np.uint64]:
@@ -56,8 +60,8 @@ class Users:
             count = int(self._new_users[cohort, column])
             if not count:
                 continue
-            users = (np.uint64(column) << np.uint64(48)) + (np.uint64(cohort) << np.uint64(32))
-            users = users + np.arange(count, dtype=np.uint64)
+            first = (column << 48) + (cohort << 32)
+            users = np.arange(first, first + count, dtype=np.uint64)
             if cohort < number:
                 part = self._returning(column, cohort, number - cohort)
                 # Which users: one draw per user, cohort and month, whatever was asked before.
