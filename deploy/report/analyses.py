@@ -33,12 +33,13 @@ class Analysis:
     file: str = ""
 
 
-MARKET, OPEN, AGENTS, TASKS, PLACES, MONEY = (
+MARKET, OPEN, AGENTS, TASKS, PLACES, USERS, MONEY = (
     "The market",
     "Open against closed",
     "Agentic inference",
     "What it is used for",
     "Where callers are",
+    "Users",
     "Price and use",
 )
 SAMPLED = "Of sampled requests: estimates."
@@ -186,6 +187,13 @@ ANALYSES = (
         ),
     ),
     Analysis(
+        AGENTS,
+        "Medians and tails of lengths",
+        "16_length_quantiles",
+        words.quantiles,
+        plots.lines(None, "tokens_p50", "tokens_p90", "tokens_p99", label="tokens a request"),
+    ),
+    Analysis(
         TASKS,
         "Length of prompts by category",
         "17_lengths_by_category",
@@ -287,6 +295,17 @@ ANALYSES = (
         words.languages,
         plots.bars("language", "token_share", "share of tokens", percent=True),
         "Of requests whose producer says.",
+    ),
+    Analysis(
+        USERS,
+        "Who stays",
+        "28_retention_patterns",
+        words.patterns,
+        plots.bars(
+            "model", "best_kept", "part of the best cohort active 2 to 5 months later", percent=True
+        ),
+        "Users by their producers' hashes. Patterns by rule: see the view's comment.",
+        {"cell_min": CELL_MIN},
     ),
     Analysis(
         MONEY,

@@ -268,8 +268,8 @@ def churn(rows: Rows) -> str:
     later = rows[1:]
     entered = sum(row["models_entered"] for row in later)
     text = (
-        f"Among the {len(rows[-1]['leaders'])} largest models {entered} places changed hands in"
-        f" {_weeks(len(later))}."
+        f"Among the {len(rows[-1]['leaders'])} largest models {entered}"
+        f" {'place' if entered == 1 else 'places'} changed hands in {_weeks(len(later))}."
     )
     last = later[-1]
     if last["entered"]:
@@ -278,7 +278,7 @@ def churn(rows: Rows) -> str:
             f" and {listed(last['dropped'][:SHOWN_MAX])} dropped out." if last["dropped"] else "."
         )
     stayed = set(rows[0]["leaders"]).intersection(*(row["leaders"] for row in later))
-    return f"{text} {len(stayed)} were among them in every week."
+    return f"{text} {len(stayed)} {'was' if len(stayed) == 1 else 'were'} there in every week."
 
 
 def launches(rows: Rows) -> str:
@@ -320,3 +320,30 @@ def languages(rows: Rows) -> str:
     """Say the largest languages."""
     said = listed(f"{row['language']} {percent(row['token_share'])}" for row in rows[:SHOWN_MAX])
     return f"By tokens: {said}."
+
+
+def quantiles(rows: Rows) -> str:
+    """Say how long the middle request is, and the longest of a hundred."""
+    last = whole_weeks(rows)[-1]
+    return (
+        f"In {_week(last['week'])} half of the requests had at most {last['tokens_p50']:,} tokens, one"
+        f" in ten more than {last['tokens_p90']:,} and one in a hundred more than"
+        f" {last['tokens_p99']:,}."
+    )
+
+
+def patterns(rows: Rows) -> str:
+    """Say which models show which pattern of retention."""
+    by_pattern: dict[str, list[str]] = {}
+    for row in rows:
+        by_pattern.setdefault(row["pattern"], []).append(row["model"])
+    unclear = len(by_pattern.pop("unclear", []))
+    texts = [
+        f"{name}: {listed(models[:SHOWN_MAX])}"
+        + (f" and {len(models) - SHOWN_MAX} more" if len(models) > SHOWN_MAX else "")
+        for name, models in sorted(by_pattern.items())
+    ]
+    said = (
+        f"Patterns among {len(rows)} models with enough users: {'; '.join(texts)}." if texts else ""
+    )
+    return f"{said} Of {unclear} nothing clear can be said.".strip() if unclear else said

@@ -31,6 +31,7 @@ ROWS = [
     for row in random_rows(40, 6000, START, timedelta(days=28))
     if row["model"] != "loup/24b" or not AWAY[0] <= row["occurred_at"] < AWAY[1]
 ]
+NEED_MONTHS = {"28_retention_patterns"}
 PERIOD = ("--from", "2026-09-07", "--to", "2026-09-28")
 
 
@@ -70,6 +71,10 @@ def test_every_figure_has_its_numbers_its_sql_and_its_plot(
             numbers = list(csv.DictReader(file))
         sql = pages[1].split(f"### {analysis.title}\n")[-1].split("```sql\n")[1].split("\n```")[0]
         answer = rows_of(client, sql)
+        if analysis.view in NEED_MONTHS:
+            assert not answer
+            assert pages[1].split(f"### {analysis.title}\n")[-1].startswith(f"\n{NOTHING}")
+            continue
         assert answer
         assert numbers == [
             {name: "" if value is None else text_of(value) for name, value in row.items()}

@@ -144,3 +144,51 @@ def test_changes_between_periods() -> None:
     assert found == {"a": (0.75, 0.5, -25), "new": (0.0, 0.5, 50), "gone": (0.25, 0.0, -25)}
     (only,) = changes([], [{"value": "a", "token_share": 1}])
     assert (only.before, only.now, only.points) == (None, 1, None)
+
+
+def test_patterns_of_retention_are_counted_by_name() -> None:
+    """The first of each pattern, how many more, and how many are unclear."""
+    rows = [
+        *({"model": f"a/{n}", "pattern": "no fit"} for n in range(6)),
+        {"model": "b/one", "pattern": "boomerang"},
+        {"model": "b/two", "pattern": "unclear"},
+    ]
+    assert words.patterns(rows) == (
+        "Patterns among 8 models with enough users: boomerang: b/one; no fit: a/0, a/1, a/2 and a/3"
+        " and 2 more. Of 1 nothing clear can be said."
+    )
+    assert words.patterns(rows[-1:]) == "Of 1 nothing clear can be said."
+
+
+def test_churn_counts_from_the_second_week_on() -> None:
+    """The first week has none before it; who stayed was there in every week."""
+    weeks = [date(2026, 9, 7) + timedelta(days=7 * n) for n in range(3)]
+    leaders = [["a", "b"], ["a", "c"], ["a", "c"]]
+    rows = [
+        {
+            "week": week,
+            "leaders": now,
+            "entered": sorted(set(now) - set(before)) if before else [],
+            "dropped": sorted(set(before) - set(now)),
+            "models_entered": len(set(now) - set(before)) if before else 0,
+            "is_partial": False,
+        }
+        for week, now, before in zip(weeks, leaders, [[], *leaders], strict=False)
+    ]
+    assert words.churn(rows) == (
+        "Among the 2 largest models 1 place changed hands in 2 weeks. 1 was there in every week."
+    )
+    assert "In the week of 14 September 2026 c came in and b dropped out." in words.churn(rows[:2])
+    assert words.churn(rows[:1]) == "One week has nothing before it to compare with."
+
+
+def test_launches_say_how_many_fell_again() -> None:
+    """Those whose last day has less than half of their best."""
+    day = date(2026, 9, 7)
+    row = {"model": "a/one", "first_day": day, "highest_day": day, "highest_share": 0.1}
+    said = words.launches([{**row, "last_share": 0.04}, {**row, "last_share": 0.06}])
+    assert said.startswith(
+        "The highest shares of a day's tokens among models new in the period: a/one (first seen 7"
+        " September) 10.0 % on 7 September"
+    )
+    assert said.endswith("1 of 2 had less than half of that on their last day.")
