@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import date
 from typing import Any
 
 from clickhouse_connect.driver.httpclient import HttpClient
@@ -64,3 +65,12 @@ def one_of(client: HttpClient, sql: str, **parameters: Any) -> Any:
     """Return the single value of an answer."""
     ((value,),) = client.query(sql, parameters=parameters).result_rows
     return value
+
+
+def ask_study(
+    client: HttpClient, view: str, from_day: date, to_day: date, **more: int
+) -> list[dict[str, Any]]:
+    """Return what a view of the study answers for a period."""
+    arguments = {"from_day": f"'{from_day}'", "to_day": f"'{to_day}'", **more}
+    text = ", ".join(f"{name} = {value}" for name, value in arguments.items())
+    return rows_of(client, f"SELECT * FROM study_{view}({text})")

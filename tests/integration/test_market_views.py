@@ -12,7 +12,7 @@ from clickhouse_connect.driver.httpclient import HttpClient
 from sinks.usage_events import UsageEventWriter
 from tests.conftest import ClickHouseAddress as Server
 from tests.conftest import fresh_name
-from tests.integration.sinks_database import client_at, migrated, reader_at, rows_of
+from tests.integration.sinks_database import ask_study, client_at, migrated, reader_at, rows_of
 from tests.usage_rows import Row, as_table, random_rows, tokens
 
 START = datetime(2026, 9, 7, tzinfo=UTC)
@@ -73,9 +73,7 @@ def client(clickhouse: Server) -> Iterator[HttpClient]:
 
 
 def ask(client: HttpClient, view: str, **more: int) -> list[dict[str, Any]]:
-    arguments = {"from_day": f"'{FROM}'", "to_day": f"'{TO}'", **more}
-    text = ", ".join(f"{name} = {value}" for name, value in arguments.items())
-    return rows_of(client, f"SELECT * FROM study_{view}({text})")
+    return ask_study(client, view, FROM, TO, **more)
 
 
 def total(column: pl.Series) -> int:
