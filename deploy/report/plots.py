@@ -38,6 +38,8 @@ Plot = Callable[[Rows], str]
 
 
 LEGEND_MAX = 24
+SHOWN_MAX = 11
+"""Values with a colour of their own."""
 
 
 def _drawn(draw: Callable[[Figure], None]) -> str:
@@ -73,6 +75,13 @@ def stacked_shares(key: str, share: str = "token_share") -> Plot:
             {row[key] for row in rows},
             key=lambda v: (v == "unknown", v == "other", -sum(of.get((w, v), 0) for w in weeks)),
         )
+        # The numbers beside the figure have all; a legend of thirty names has none.
+        for value in [v for v in values if v not in ("other", "unknown")][SHOWN_MAX:]:
+            values.remove(value)
+            for week in weeks:
+                of[week, "other"] = of.get((week, "other"), 0.0) + of.get((week, value), 0.0)
+            if "other" not in values:
+                values.insert(SHOWN_MAX, "other")
         colours = colours_of(values)
 
         def draw(figure: Figure) -> None:
@@ -111,7 +120,7 @@ def lines(key: str | None, *columns: str, label: str, percent: bool = False) -> 
         # A week that is not over would look like a fall.
         rows = whole_weeks(rows)
         weeks = weeks_of(rows)
-        names = list(columns) if key is None else sorted({row[key] for row in rows})
+        names = list(columns) if key is None else _largest(rows, key, columns[0])
         at: dict[tuple[Any, str], Any] = {
             (row["week"], name if key is None else row[key]): row[name]
             for row in rows
@@ -140,6 +149,14 @@ def lines(key: str | None, *columns: str, label: str, percent: bool = False) -> 
         return _drawn(draw)
 
     return plot
+
+
+def _largest(rows: Rows, key: str, column: str) -> list[str]:
+    """Return the names of the largest values by the sum of a column, in order of the alphabet."""
+    sums: dict[str, float] = {}
+    for row in rows:
+        sums[row[key]] = sums.get(row[key], 0.0) + float(row[column] or 0)
+    return sorted(sorted(sums, key=lambda name: (-sums[name], name))[:SHOWN_MAX])
 
 
 def bars(key: str, column: str, label: str, most: int = 15, *, percent: bool = False) -> Plot:
