@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import orjson
@@ -38,11 +38,10 @@ TARGET = {
     "additionalProperties": False,
 }
 # The macros of pkg/macros/macros.go that the dashboards use, and what they become.
-NOW = int(time.time())
-MACROS = {
-    "$__fromTime": f"toDateTime({NOW - 3600})",
-    "$__toTime": f"toDateTime({NOW + 60})",
-    "$__interval_s": "30",
+MACROS: dict[str, Callable[[int], str]] = {
+    "$__fromTime": lambda now: f"toDateTime({now - 3600})",
+    "$__toTime": lambda now: f"toDateTime({now + 60})",
+    "$__interval_s": lambda _: "30",
 }
 
 
@@ -63,10 +62,11 @@ def queries(name: str) -> list[tuple[str, dict[str, Any]]]:
 
 
 def filled(sql: str, variables: dict[str, str]) -> str:
+    now = int(time.time())
     for macro, value in MACROS.items():
-        sql = sql.replace(macro, value)
-    for name, value in variables.items():
-        sql = sql.replace(f"${{{name}}}", value)
+        sql = sql.replace(macro, value(now))
+    for name, word in variables.items():
+        sql = sql.replace(f"${{{name}}}", word)
     assert "$" not in sql, sql
     return sql
 
