@@ -196,7 +196,7 @@ def parts(key: str, part: str) -> Plot:
                 left = [start + width for start, width in zip(left, widths, strict=True)]
             axes.set_xlim(0, 1)
             axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.0%}"))
-            if len(kinds) <= LEGEND_MAX:
+            if 0 < len(kinds) <= LEGEND_MAX:
                 _legend(axes)
 
         return _drawn(draw)

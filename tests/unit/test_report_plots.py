@@ -27,3 +27,9 @@ def test_lines_of_many_values_are_those_of_the_largest() -> None:
     drawn = plots.lines("value", "token_share", label="share")(ROWS)
     assert "value-10" in drawn
     assert "value-11" not in drawn
+
+
+def test_parts_that_are_all_withheld_have_no_legend() -> None:
+    """Small cells are withheld: then nothing is drawn, and nothing is warned of."""
+    row = {"category": "programming", "subcategory": "other", "token_share": None}
+    assert "<svg" in plots.parts("category", "subcategory")([row])

@@ -4,7 +4,7 @@ import { annotations, ask } from "../ask.js";
 import { chart, overTime } from "../charts.js";
 import { DIMENSIONS, TRENDS, choose, choosePeriod, days, measure, period, pick, trendQuestion } from "../controls.js";
 import { h, table } from "../dom.js";
-import { MEASURES, amount, count, day, duration, moment, percent } from "../format.js";
+import { MEASURES, amount, duration, moment, percent } from "../format.js";
 import { panel } from "../panel.js";
 import { link } from "../state.js";
 
