@@ -24,7 +24,7 @@ from prometheus_client import Counter
 from schemas.errors import FatalError, RetryableError
 from sinks.rebuilding import COMPLETING, EVENTS, ROWS, STAGING, select_of_view, tables_like
 from sinks.reconciling import Engine, Frontier, month_of, settled
-from sinks.reconciling_rollups import MEASURES, ROLLUPS, Bucket, Rollup, Span, between
+from sinks.reconciling_rollups import ROLLUPS, Bucket, Rollup, Span, between
 
 log = structlog.get_logger()
 
@@ -78,7 +78,7 @@ def _alone(engine: Engine, rollup: Rollup) -> Iterator[tuple[str, str]]:
     for other in tables_like(engine, prefix):
         engine.command(f"DROP TABLE IF EXISTS {engine.table(other)} SYNC")
     own = prefix + uuid.uuid4().hex
-    names = ", ".join((rollup.time, *rollup.keys, *MEASURES))
+    names = ", ".join((rollup.time, *rollup.keys, *rollup.measures))
     try:
         engine.command(f"CREATE TABLE {engine.table(own)} AS {engine.table(rollup.name)}")
         engine.command(
@@ -96,7 +96,7 @@ def _alone(engine: Engine, rollup: Rollup) -> Iterator[tuple[str, str]]:
 
 def _read_sides(engine: Engine, rollup: Rollup, span: Span, frontier: Frontier, sides: str) -> None:
     """Read the settled rows, then the rollup, then all rows: the order is what makes it right."""
-    names = ", ".join((rollup.time, *rollup.keys, *MEASURES))
+    names = ", ".join((rollup.time, *rollup.keys, *rollup.measures))
     rows = f"SELECT * FROM {engine.table(EVENTS)} WHERE {between('occurred_at', span)}"
     select = select_of_view(engine, rollup)
     of_settled = select.replace(ROWS, f"({rows} AND {settled(frontier)})")
@@ -113,7 +113,7 @@ def _read_sides(engine: Engine, rollup: Rollup, span: Span, frontier: Frontier, 
 def _refuse_excess(engine: Engine, rollup: Rollup, sides: str) -> None:
     keys = ", ".join((rollup.time, *rollup.keys))
     more = " OR ".join(
-        f"sumIf({name}, side = {_FOUND}) > sumIf({name}, side = {_ALL})" for name in MEASURES
+        f"sumIf({name}, side = {_FOUND}) > sumIf({name}, side = {_ALL})" for name in rollup.measures
     )
     ((number,),) = engine.rows(
         f"SELECT count() FROM (SELECT {keys} FROM {sides} GROUP BY {keys} HAVING {more})"
@@ -130,11 +130,11 @@ def _lacking(rollup: Rollup, sides: str) -> str:
     short = {
         name: f"toUInt64(greatest(toInt64(sumIf({name}, side = {_SETTLED}))"
         f" - toInt64(sumIf({name}, side = {_FOUND})), 0))"
-        for name in MEASURES
+        for name in rollup.measures
     }
     values = ", ".join(f"{value} AS lacking_{name}" for name, value in short.items())
-    any_short = " OR ".join(f"lacking_{name} > 0" for name in MEASURES)
+    any_short = " OR ".join(f"lacking_{name} > 0" for name in rollup.measures)
     return (
-        f"({keys}, {', '.join(MEASURES)})"
+        f"({keys}, {', '.join(rollup.measures)})"
         f" SELECT {keys}, {values} FROM {sides} GROUP BY {keys} HAVING {any_short}"
     )

@@ -98,7 +98,7 @@ STUDY_SHARES = (
     ),
     StudyShares(
         "sampled_shares",
-        "study_sampled",
+        "usage_sampled_1d",
         "day",
         "day >= {from_day:Date} AND day < {to_day:Date}",
         {
@@ -211,7 +211,6 @@ def _study(directory: Path) -> list[Script]:
         "continents": ", ".join(f"'{continent}'" for continent in CONTINENT_OF.values()),
     }
     made_of = [
-        Script(0, "study_sampled", (directory / "00_sampled.sql").read_text("utf-8")),
         Script(
             0, "study_located", render((directory / "00_located.sql").read_text("utf-8"), located)
         ),

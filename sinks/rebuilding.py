@@ -168,15 +168,16 @@ def _fill_and_swap(
     removed = _fill_settled(engine, month, selects, with_events, reached, say)
     start, end = month_bounds(month)
     names = [*selects, *([EVENTS] if with_events else [])]
+    # The staging table that counts most of the rows tells whether it holds all of them.
+    told_by = EVENTS if with_events else max(rollups, key=lambda each: each.only == "true").name
+    only = "true" if with_events else _ROLLUP[told_by].only
     for step in range(1, STEPS_MAX + 1):
         rows = _row_count(engine, EVENTS, month)
-        if rows - removed == _staged(engine, names[0], month):
+        counted = _row_count(engine, EVENTS, month, only)
+        if counted - removed == _staged(engine, told_by, month):
             say(f"{_text(month)}: swapping {', '.join(names)}")
             for name in names:
-                engine.command(
-                    f"ALTER TABLE {engine.table(name)} REPLACE PARTITION {month}"
-                    f" FROM {engine.table(STAGING + name)}"
-                )
+                _swap(engine, name, month)
             return rows - removed, step
         now = dict(frontier())
         if now != reached:
@@ -188,6 +189,15 @@ def _fill_and_swap(
     raise RetryableError(
         f"{_text(month)} was written to all the while ({STEPS_MAX} looks), nothing was changed:"
         " stop the workers and run it again; they catch up afterwards"
+    )
+
+
+def _swap(engine: Engine, name: str, month: int) -> None:
+    """Put the staging table's month in the place of a table's; ClickHouse refuses an empty one."""
+    ((rows,),) = engine.rows(f"SELECT count() FROM {engine.table(STAGING + name)}")
+    change = f"REPLACE PARTITION {month} FROM {engine.table(STAGING + name)}"
+    engine.command(
+        f"ALTER TABLE {engine.table(name)} {change if rows else f'DROP PARTITION {month}'}"
     )
 
 
@@ -290,10 +300,11 @@ def _times(start: datetime, end: datetime) -> str:
     )
 
 
-def _row_count(engine: Engine, table: str, month: int) -> int:
-    """Return the rows of a month: known from the parts, so this takes no time."""
+def _row_count(engine: Engine, table: str, month: int, only: str = "true") -> int:
+    """Return the rows of a month: without ``only`` known from the parts, so it takes no time."""
+    also = "" if only == "true" else f" AND {only}"
     ((count,),) = engine.rows(
-        f"SELECT count() FROM {engine.table(table)} WHERE toYYYYMM(occurred_at) = {month}"
+        f"SELECT count() FROM {engine.table(table)} WHERE toYYYYMM(occurred_at) = {month}{also}"
     )
     return int(count)
 

@@ -9,13 +9,13 @@ Which *keys* a bucket's measures belong to is compared without grouping by them:
 ``hash(key) * measures`` over the rows equals the sum over the rollup's rows, whatever was merged
 (modulo 2^64: two different contents agree by chance once in 1.8e19).
 
-Cost: one pass over ten narrow columns of ``usage_events`` for all four rollups, month by month; with
+Cost: one pass over ten narrow columns of ``usage_events`` for all rollups, month by month; with
 the keys about three times that. Memory: 744 rows of sums a month.
 """
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from sinks.reconciling import (
@@ -55,6 +55,17 @@ MODEL_KEYS = (
     "provider",
 )
 REQUEST_KEYS = ("app_id", "region", "category", "finish_reason", "tool_use")
+SAMPLED_KEYS = (
+    "category",
+    "subcategory",
+    "model",
+    "vendor",
+    "vendor_country",
+    "open_weights",
+    "origin",
+    "size_class",
+    "reasoning",
+)
 
 # What each measure of a rollup is, by row of usage_events. Said here a second time on purpose: a
 # check that read the views' own text would agree with a view that is wrong.
@@ -70,9 +81,15 @@ MEASURES: Mapping[str, str] = {
     "tokens_unknown": "isNull(tokens_prompt) OR isNull(tokens_completion)",
     "cost_unknown": "isNull(cost_nanousd)",
 }
+TOKENS_SQUARED = "tokens_squared"
+_BOUNDED = "least(toUInt64(ifNull(tokens_prompt, 0)) + ifNull(tokens_completion, 0), 4000000)"
+_LANGUAGE = (
+    "extract(JSONExtractString(tags, 'language'), '^[A-Za-z]{2,3}(?:-[A-Za-z0-9]{1,8}){0,3}$')"
+)
+_SUBCATEGORY = "JSONExtractString(tags, 'subcategory')"
 # Odd multipliers, so that one measure's excess does not pay for another's lack: the fractional part
 # of the golden ratio times 2^64 (Knuth, TAOCP 3, 6.4), times 1, 3, 5, ...
-_MULTIPLIERS = tuple((11400714819323198485 * (2 * at + 1)) % (1 << 64) for at in range(10))
+_MULTIPLIERS = tuple((11400714819323198485 * (2 * at + 1)) % (1 << 64) for at in range(11))
 
 
 @dataclass(frozen=True)
@@ -83,6 +100,9 @@ class Rollup:
         time: Its column of time; ``row_time`` is the same by row of ``usage_events``.
         bucket_seconds: Size of the buckets that are compared.
         view: The materialised view that fills it from ``source``.
+        computed: Keys that are no columns of ``usage_events``, by row of it.
+        only: Which rows of ``usage_events`` it counts, SQL.
+        measures: By row of ``usage_events``.
     """
 
     name: str
@@ -92,6 +112,14 @@ class Rollup:
     keys: tuple[str, ...]
     view: str
     source: str = "usage_events"
+    computed: Mapping[str, str] = field(default_factory=dict)
+    only: str = "true"
+    measures: Mapping[str, str] = field(default_factory=lambda: MEASURES)
+
+    @property
+    def row_keys(self) -> tuple[str, ...]:
+        """The keys by row of ``usage_events``."""
+        return tuple(self.computed.get(key, key) for key in self.keys)
 
 
 ROLLUPS = (
@@ -128,6 +156,26 @@ ROLLUPS = (
         REQUEST_KEYS,
         "usage_events_to_usage_context_1h",
     ),
+    Rollup(
+        "usage_sampled_1d",
+        "day",
+        "toDate(occurred_at)",
+        DAY_SECONDS,
+        SAMPLED_KEYS,
+        "usage_events_to_usage_sampled_1d",
+        computed={"subcategory": f"if({_SUBCATEGORY} = '', 'unknown', {_SUBCATEGORY})"},
+        only="category != 'unknown'",
+        measures={**MEASURES, TOKENS_SQUARED: f"{_BOUNDED} * {_BOUNDED}"},
+    ),
+    Rollup(
+        "usage_located_1d",
+        "day",
+        "toDate(occurred_at)",
+        DAY_SECONDS,
+        ("caller_country", "language", "vendor", "origin"),
+        "usage_events_to_usage_located_1d",
+        computed={"language": f"if({_LANGUAGE} = '', 'unknown', {_LANGUAGE})"},
+    ),
 )
 _AT = {rollup.name: at for at, rollup in enumerate(ROLLUPS)}
 
@@ -149,18 +197,23 @@ class Span:
 Bucket = tuple[str, int]
 """Name of the rollup, start of the bucket in epoch seconds."""
 Sums = tuple[int, ...]
-"""The measures in the order of `MEASURES`."""
+"""The measures in the order of `Rollup.measures`."""
 
 
 @dataclass(frozen=True)
 class Compared:
-    """One bucket: the settled rows, all rows, the rollup. Keys are hashes, 0 if not compared."""
+    """One bucket: the settled rows, all rows, the rollup. Keys are hashes, 0 if not compared.
+
+    Attributes:
+        measures: Their names, in the order of the sums.
+    """
 
     lower: Sums
     upper: Sums
     found: Sums
     row_keys: int = 0
     found_keys: int = 0
+    measures: tuple[str, ...] = tuple(MEASURES)
 
     @property
     def at_rest(self) -> bool:
@@ -169,7 +222,7 @@ class Compared:
 
     def faults(self) -> list[tuple[str, int, int]]:
         """Return measure, expected and found for all that is certainly wrong."""
-        sums = zip(MEASURES, self.lower, self.upper, self.found, strict=True)
+        sums = zip(self.measures, self.lower, self.upper, self.found, strict=True)
         wrong = [
             (name, lower if found < lower else upper, found)
             for name, lower, upper, found in sums
@@ -318,16 +371,14 @@ def _look(
         for start, sums, keys in _rollup_sums(engine, rollup, span, with_keys)
     }
     rows = _row_sums(engine, frontier, span, with_keys)
-    nothing = (0,) * len(MEASURES)
-    return {
-        bucket: Compared(
-            *rows[bucket][:2] if bucket in rows else (nothing, nothing),
-            found[bucket][0] if bucket in found else nothing,
-            rows[bucket][2] if bucket in rows else 0,
-            found[bucket][1] if bucket in found else 0,
-        )
-        for bucket in {*found, *rows}
-    }
+    compared = {}
+    for bucket in {*found, *rows}:
+        measures = tuple(ROLLUPS[_AT[bucket[0]]].measures)
+        nothing = (0,) * len(measures)
+        lower, upper, row_keys = rows.get(bucket, (nothing, nothing, 0))
+        sums, found_keys = found.get(bucket, (nothing, 0))
+        compared[bucket] = Compared(lower, upper, sums, row_keys, found_keys, measures)
+    return compared
 
 
 def _rollup_sums(
@@ -338,12 +389,11 @@ def _rollup_sums(
         if rollup.bucket_seconds == DAY_SECONDS
         else f"toUnixTimestamp(toStartOfHour({rollup.time}))"
     )
-    weights = " + ".join(
-        f"{name} * toUInt64({factor})" for name, factor in zip(MEASURES, _MULTIPLIERS, strict=True)
+    keys = (
+        f"sumWithOverflow({_key_hash(rollup.time, rollup.keys)} * ({_weighted(rollup.measures)}))"
     )
-    keys = f"sumWithOverflow({_key_hash(rollup, rollup.time)} * ({weights}))"
     rows = engine.rows(
-        f"SELECT {bucket} AS bucket, {', '.join(f'sum({name})' for name in MEASURES)},"
+        f"SELECT {bucket} AS bucket, {', '.join(f'sum({name})' for name in rollup.measures)},"
         f" {keys if with_keys else '0'} FROM {engine.table(rollup.name)}"
         f" WHERE {between(rollup.time, span, rollup.time == 'day')} GROUP BY bucket"
     )
@@ -354,51 +404,64 @@ def _row_sums(
     engine: Engine, frontier: Frontier, span: Span, with_keys: bool
 ) -> dict[Bucket, tuple[Sums, Sums, int]]:
     """Return settled sums, all sums and the keys' hash of each bucket, from one pass over the rows."""
-    is_settled = settled(frontier)
-    lower = ", ".join(f"sumIf({each}, is_settled)" for each in MEASURES.values())
-    upper = ", ".join(f"sum({each})" for each in MEASURES.values())
-    weights = " + ".join(
-        f"toUInt64({each}) * toUInt64({factor})"
-        for each, factor in zip(MEASURES.values(), _MULTIPLIERS, strict=True)
-    )
-    keys = (
-        ", ".join(
-            f"sumWithOverflow({_key_hash(each, each.row_time)} * ({weights}))" for each in ROLLUPS
-        )
-        if with_keys
-        else ", ".join("0" for _ in ROLLUPS)
-    )
     begin, end = int(span.start.timestamp()), int(span.end.timestamp())
     part_seconds = max(-(-(end - begin) // READS_PER_SPAN), HOUR_SECONDS)
+    asked = ", ".join(
+        f"tuple({text})"
+        for rollup in ROLLUPS
+        for text in (*_lower_and_upper(rollup), _keys_of_rows(rollup) if with_keys else "0")
+    )
     rows = [
         row
         for start in range(begin, end, part_seconds)
         for row in engine.rows(
-            f"SELECT toUnixTimestamp(toStartOfHour(occurred_at)) AS bucket, {lower}, {upper}, {keys}"
-            f" FROM (SELECT *, {is_settled} AS is_settled FROM {engine.table('usage_events')}"
+            f"SELECT toUnixTimestamp(toStartOfHour(occurred_at)) AS bucket, {asked}"
+            f" FROM (SELECT *, {settled(frontier)} AS is_settled FROM {engine.table('usage_events')}"
             f" WHERE occurred_at >= toDateTime({start}, 'UTC')"
             f" AND occurred_at < toDateTime({min(start + part_seconds, end)}, 'UTC'))"
             " GROUP BY bucket"
         )
     ]
-    size = len(MEASURES)
     sums: dict[Bucket, tuple[Sums, Sums, int]] = {}
     for row in rows:
-        values = tuple(map(int, row[1:]))
         for at, rollup in enumerate(ROLLUPS):
+            lower, upper, (keys,) = row[1 + 3 * at : 4 + 3 * at]
+            if not upper[0]:
+                continue
             bucket = (rollup.name, int(row[0]) // rollup.bucket_seconds * rollup.bucket_seconds)
-            earlier = sums.get(bucket, ((0,) * size, (0,) * size, 0))
+            nothing = (0,) * len(rollup.measures)
+            earlier = sums.get(bucket, (nothing, nothing, 0))
             sums[bucket] = (
-                tuple(map(sum, zip(earlier[0], values[:size], strict=True))),
-                tuple(map(sum, zip(earlier[1], values[size : 2 * size], strict=True))),
-                (earlier[2] + values[2 * size + at]) % (1 << 64),
+                tuple(map(sum, zip(earlier[0], map(int, lower), strict=True))),
+                tuple(map(sum, zip(earlier[1], map(int, upper), strict=True))),
+                (earlier[2] + int(keys)) % (1 << 64),
             )
     return sums
 
 
-def _key_hash(rollup: Rollup, moment: str) -> str:
+def _lower_and_upper(rollup: Rollup) -> tuple[str, str]:
+    """Return SQL for the sums of the settled rows and of all rows that a rollup counts."""
+    lower = (f"sumIf({each}, is_settled AND {rollup.only})" for each in rollup.measures.values())
+    upper = (f"sumIf({each}, {rollup.only})" for each in rollup.measures.values())
+    return ", ".join(lower), ", ".join(upper)
+
+
+def _keys_of_rows(rollup: Rollup) -> str:
+    weighted = _weighted(rollup.measures.values())
+    hashed = f"{_key_hash(rollup.row_time, rollup.row_keys)} * ({weighted})"
+    return f"sumWithOverflowIf({hashed}, {rollup.only})"
+
+
+def _weighted(measures: Iterable[str]) -> str:
+    return " + ".join(
+        f"toUInt64({each}) * toUInt64({factor})"
+        for each, factor in zip(measures, _MULTIPLIERS, strict=False)
+    )
+
+
+def _key_hash(moment: str, keys: Iterable[str]) -> str:
     stamp = f"toUnixTimestamp(toDateTime({moment}, 'UTC'))"
-    return f"cityHash64({stamp}, {', '.join(rollup.keys)})"
+    return f"cityHash64({stamp}, {', '.join(keys)})"
 
 
 def between(column: str, span: Span, is_date: bool = False) -> str:
@@ -417,13 +480,14 @@ def _differing_keys(engine: Engine, rollup: Rollup, start: int) -> str:
     begin = datetime.fromtimestamp(start, UTC)
     span = Span(begin, begin + timedelta(seconds=rollup.bucket_seconds))
     keys = ", ".join(rollup.keys)
-    nothing = _integers("0" for _ in MEASURES)
+    row_keys = ", ".join(f"{rollup.computed.get(key, key)} AS {key}" for key in rollup.keys)
+    nothing = _integers("0" for _ in rollup.measures)
     sides = (
-        f"SELECT toUnixTimestamp(toDateTime({rollup.row_time}, 'UTC')) AS moment, {keys},"
-        f" [{_integers(MEASURES.values())}] AS expected, [{nothing}] AS found"
-        f" FROM {engine.table('usage_events')} WHERE {between('occurred_at', span)}"
+        f"SELECT toUnixTimestamp(toDateTime({rollup.row_time}, 'UTC')) AS moment, {row_keys},"
+        f" [{_integers(rollup.measures.values())}] AS expected, [{nothing}] AS found"
+        f" FROM {engine.table('usage_events')} WHERE {between('occurred_at', span)} AND {rollup.only}"
         f" UNION ALL SELECT toUnixTimestamp(toDateTime({rollup.time}, 'UTC')), {keys},"
-        f" [{nothing}], [{_integers(MEASURES)}] FROM {engine.table(rollup.name)}"
+        f" [{nothing}], [{_integers(rollup.measures)}] FROM {engine.table(rollup.name)}"
         f" WHERE {between(rollup.time, span, rollup.time == 'day')}"
     )
     rows = engine.rows(
@@ -435,7 +499,7 @@ def _differing_keys(engine: Engine, rollup: Rollup, start: int) -> str:
     if not rows:
         return ""
     number = int(rows[0][-1])
-    shown = "; ".join(_key_text(*row[:-1]) for row in rows)
+    shown = "; ".join(_key_text(tuple(rollup.measures), *row[:-1]) for row in rows)
     return f"{number} {'key differs' if number == 1 else 'keys differ'}: {shown}"
 
 
@@ -444,11 +508,15 @@ def _integers(expressions: Iterable[str]) -> str:
 
 
 def _key_text(
-    moment: int, key: Sequence[str], expected: Sequence[int], found: Sequence[int]
+    measures: Sequence[str],
+    moment: int,
+    key: Sequence[str],
+    expected: Sequence[int],
+    found: Sequence[int],
 ) -> str:
     name, before, after = next(
         (name, before, after)
-        for name, before, after in zip(MEASURES, expected, found, strict=True)
+        for name, before, after in zip(measures, expected, found, strict=True)
         if before != after
     )
     at = f"{datetime.fromtimestamp(int(moment), UTC):%H:%M}"

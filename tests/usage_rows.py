@@ -9,6 +9,12 @@ import pyarrow as pa
 
 from sinks.usage_events import arrow_schema
 
+TAGS = (
+    "",
+    '{"language":"de"}',
+    '{"language":"pt-BR","subcategory":"debugging"}',
+    '{"language":"no such tag","subcategory":""}',
+)
 Row = dict[str, Any]
 
 # model -> vendor, country, license, open_weights, origin, size_class, reasoning
@@ -86,7 +92,7 @@ def _row(rng: random.Random, offset: int, at: datetime) -> Row:
         "caller_country": rng.choice(["DE", "US", "unknown"]),
         "service_tier": "",
         "category": rng.choice(["unknown", "programming", "roleplay"]),
-        "tags": "",
+        "tags": rng.choice(TAGS),
         "quality": "",
     }
     row["tool_use"] = {None: "unknown", 0: "none", 2: "called"}[row["tool_calls"]]

@@ -50,6 +50,7 @@ class Shape:
     provider: str
     app_id: str
     region: str
+    category: str
     finish_reason: str
     status: str
     cost_nanousd: int | None
@@ -57,9 +58,10 @@ class Shape:
     def head(self) -> str:
         """Return the start of its events' JSON."""
         cost = "" if self.cost_nanousd is None else f'"cost_nanousd":{self.cost_nanousd},'
+        sampled = f'"category":"{self.category}",' if self.category else ""
         return (
             f'{{"schema_version":1,"source":"synthetic","model_raw":"{self.model_raw}",'
-            f'"provider":"{self.provider}","app_id":"{self.app_id}","region":"{self.region}",'
+            f'"provider":"{self.provider}","app_id":"{self.app_id}","region":"{self.region}",{sampled}'
             f'"finish_reason":"{self.finish_reason}","status":"{self.status}",{cost}"event_id":"'
         )
 
@@ -78,6 +80,7 @@ def _shapes() -> tuple[Shape, ...]:
             provider=("north", "south")[n % 2],
             app_id=f"app-{n % 5}",
             region=("eu", "us", "ap")[n % 3],
+            category=("", "programming", "roleplay", "")[n % 4],
             finish_reason=("stop", "length", "tool_calls")[n % 3],
             status="ok" if n % 7 else "error",
             cost_nanousd=None if model == "unknown" else 1000 + n,

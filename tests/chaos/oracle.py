@@ -19,6 +19,7 @@ from schemas.topics import DEAD_LETTER_TOPIC, USAGE_TOPIC
 from streams.settings import Settings
 from tests.chaos.ledger import DUPLICATE, REFUSED, STORED
 from tests.e2e.windows import differences
+from tests.rollups import COUNTED
 
 SHOWN_MAX = 20
 READ_SECONDS_MAX = 120.0
@@ -36,6 +37,16 @@ _OF_MODEL = (
     "reasoning",
     "provider",
 )
+_OF_SAMPLE = (
+    "category",
+    "model",
+    "vendor",
+    "vendor_country",
+    "open_weights",
+    "origin",
+    "size_class",
+    "reasoning",
+)
 ROLLUPS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
     "usage_1m": ("minute", "toStartOfMinute(occurred_at)", _OF_MODEL),
     "usage_1h": ("hour", "toStartOfHour(occurred_at)", _OF_MODEL),
@@ -45,6 +56,8 @@ ROLLUPS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
         "toStartOfHour(occurred_at)",
         ("app_id", "region", "category", "finish_reason", "tool_use"),
     ),
+    "usage_sampled_1d": ("day", "toDate(occurred_at)", _OF_SAMPLE),
+    "usage_located_1d": ("day", "toDate(occurred_at)", ("caller_country", "vendor", "origin")),
 }
 """Table -> its time, the same of a raw row, its dimensions."""
 _MEASURES = {
@@ -285,7 +298,8 @@ def unequal_rollup(client: HttpClient, table: str, days: Sequence[str] | None) -
     negative = ", ".join(f"-sum(toInt64({name})) AS {name}_part" for name in _MEASURES)
     differs = " OR ".join(f"{name}_all != 0" for name in _MEASURES)
     listed = ", ".join(f"toDate('{day}')" for day in days or ())
-    raw_where = f"WHERE toDate(occurred_at) IN ({listed})" if days is not None else ""
+    raw_where = f"WHERE {COUNTED[table]}"
+    raw_where += f" AND toDate(occurred_at) IN ({listed})" if days is not None else ""
     where = f"WHERE toDate({time}) IN ({listed})" if days is not None else ""
     rows = client.query(
         f"SELECT t, {names}, {sums} FROM ("

@@ -29,6 +29,7 @@ from tests.chaos.nursery import Nursery
 from tests.chaos.orders import VARIABLE, Orders
 from tests.chaos.proxy import Proxy
 from tests.conftest import environment, free_port, http_answers, run_tokentide, tokentide
+from tests.rollups import COUNTED
 
 GROUP = "tokentide-store-usage"
 START_SECONDS_MAX = 180.0
@@ -304,10 +305,11 @@ class Stage:
 
     def is_behind_rollup(self) -> bool:
         """Return whether a table has a block that a rollup lacks, or the other way round."""
-        names = ("usage_1m", "usage_1h", "usage_1d", "usage_context_1h")
-        sums = ", ".join(f"(SELECT sum(requests) FROM {name})" for name in names)
-        ((rows, *rollups),) = self.sql(f"SELECT (SELECT count() FROM usage_events), {sums}")
-        return any(each != rows for each in rollups)
+        asked = ", ".join(
+            f"(SELECT countIf({only}) FROM usage_events) != (SELECT sum(requests) FROM {name})"
+            for name, only in COUNTED.items()
+        )
+        return any(self.sql(f"SELECT {asked}")[0])
 
     def has_doubled_rows(self, begins: Mapping[int, int]) -> bool:
         """Return whether a place of the usage topic from ``begins`` on has two rows."""

@@ -34,6 +34,7 @@ TABLES = {
     "usage_1h": ("hour", _SUMMED, _OF_MODEL),
     "usage_1d": ("day", _SUMMED, _OF_MODEL),
     "usage_context_1h": ("hour", _SUMMED, _OF_CONTEXT),
+    "usage_located_1d": ("day", _SUMMED, ("caller_country", "vendor", "origin")),
 }
 """Table -> column of time, `MEASURES` as SQL, dimensions it has."""
 SHARE_VIEWS = {

@@ -39,6 +39,7 @@ from tests.benchmarks.parts import (
 )
 from tests.e2e.report import Report
 from tests.e2e.scenario import DAYS, DUPLICATE_WINDOW_SECONDS
+from tests.rollups import OF_ALL
 
 MIB = 1 << 20
 SAMPLE_SECONDS = 1.0
@@ -48,7 +49,6 @@ READY_SECONDS_MAX = 30.0
 """Longest time until /readyz says that something is wrong."""
 FAULTS = "duplicates=0.005,late=0.005,malformed=0.002,unknown_model=0.005"
 SUMS = ("tokens_prompt", "tokens_completion", "tokens_reasoning", "tokens_cached")
-ROLLUPS = ("usage_1m", "usage_1h", "usage_1d", "usage_context_1h")
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ def compare(reader: Client, parts: Machine, truths: list[Path]) -> list[str]:
     sums = {name: f"sum(ifNull({name}, 0))" for name in SUMS}
     selected = {
         "usage_events": ", ".join(["count()", *sums.values()]),
-        **{table: ", ".join(f"sum({name})" for name in wanted) for table in ROLLUPS},
+        **{table: ", ".join(f"sum({name})" for name in wanted) for table in OF_ALL},
     }
     differences = []
     for table, columns in selected.items():

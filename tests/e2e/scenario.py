@@ -34,6 +34,7 @@ from tests.conftest import (
 from tests.e2e.comparing import Check, Topics, compare, faults, read_topics
 from tests.e2e.recount import Recount, recount
 from tests.e2e.report import Report
+from tests.rollups import OF_ALL
 
 FAULTS = "duplicates=0.005,late=0.005,malformed=0.005,unknown_model=0.005"
 """Two percent, for each simulation."""
@@ -292,10 +293,7 @@ def check_unchanged(stack: Path, expected: Recount) -> Check:
             table: client.query(f"SELECT {what} FROM {table}").result_rows[0][0]
             for table, what in (
                 ("usage_events", "count()"),
-                ("usage_1m", "sum(requests)"),
-                ("usage_1h", "sum(requests)"),
-                ("usage_1d", "sum(requests)"),
-                ("usage_context_1h", "sum(requests)"),
+                *((name, "sum(requests)") for name in OF_ALL),
             )
         }
     differences = [

@@ -15,6 +15,7 @@ from schemas.topics import DEAD_LETTER_TOPIC, USAGE_TOPIC
 from tests.conftest import environment, free_port, running, tokentide
 from tests.fuzz.mutating import Mutator
 from tests.integration.test_worker import Parts, working
+from tests.rollups import OF_ALL
 
 INPUTS = int(os.environ.get("FUZZ_INPUTS", "20000"))
 """Long form: ``FUZZ_INPUTS=1000000 pytest tests/fuzz/test_worker.py``."""
@@ -137,5 +138,5 @@ def check(parts: Parts, sent: dict[Place, bytes | None]) -> None:
     for place, value, _ in letters:
         assert value == sent[place], place
     assert len({reason for _, _, reason in letters}) >= 10
-    for table in ("usage_1m", "usage_1h", "usage_1d", "usage_context_1h"):
+    for table in OF_ALL:
         assert parts.query(f"SELECT sum(requests) FROM {table}")[0][0] == len(rows), table

@@ -22,6 +22,7 @@ from sinks.reconciling_rollups import check_rollups
 from sinks.usage_events import UsageEventWriter
 from tests.conftest import environment, free_port, http_answers, tokentide
 from tests.integration.test_worker import wait_for
+from tests.rollups import OF_ALL
 from tests.usage_rows import as_table, random_rows
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
@@ -30,7 +31,6 @@ ROWS = 2000
 # Kills there are at least, and at most while none has fallen between a table and its views.
 KILLS = 8
 MOST_KILLS = 40
-ROLLUPS = ("usage_1m", "usage_1h", "usage_1d", "usage_context_1h")
 
 
 class Inserting(threading.Thread):
@@ -78,9 +78,22 @@ def rows_in(port: int) -> tuple[int, dict[str, int]]:
         (rows,) = client.query("SELECT count() FROM usage_events").result_rows[0]
         found = {
             table: client.query(f"SELECT sum(requests) FROM {table}").result_rows[0][0]
-            for table in ROLLUPS
+            for table in OF_ALL
         }
         return rows, found
+    finally:
+        client.close()
+
+
+def assert_sampled(port: int) -> None:
+    """The rollup of sampled requests counts those that have a category."""
+    client = connect(ClickHouseAddress("127.0.0.1", port, "reader", "", DATABASE))
+    try:
+        sampled = "SELECT countIf(category != 'unknown') FROM usage_events"
+        ((rows, found),) = client.query(
+            f"SELECT ({sampled}), (SELECT sum(requests) FROM usage_sampled_1d)"
+        ).result_rows
+        assert rows == found > 0
     finally:
         client.close()
 
@@ -96,7 +109,7 @@ def test_a_view_never_has_what_its_table_has_not(tmp_path: Path) -> None:
     ping = f"http://127.0.0.1:{port}/ping"
     waits = random.Random(1)
     kills = number = incomplete = 0
-    short = dict.fromkeys(ROLLUPS, 0)
+    short = dict.fromkeys(OF_ALL, 0)
     engine.start()
     try:
         wait_for(lambda: http_answers(ping), "clickhouse")
@@ -124,13 +137,13 @@ def test_a_view_never_has_what_its_table_has_not(tmp_path: Path) -> None:
             rows, rollups = rows_in(port)
             assert rows in (number * ROWS, (number + 1) * ROWS), "acknowledged rows are gone"
             assert max(rollups.values()) <= rows, rollups
-            incomplete += any(rows - rollups[name] > short[name] for name in ROLLUPS)
+            incomplete += any(rows - rollups[name] > short[name] for name in OF_ALL)
             writer_at(port).write(block(number), f"block {number}")
             lost_at(port).make_good(block(number), f"block {number}")
             number += 1
             rows, rollups = rows_in(port)
             assert rows == number * ROWS
-            short = {name: rows - rollups[name] for name in ROLLUPS}
+            short = {name: rows - rollups[name] for name in OF_ALL}
             assert all(each % ROWS == 0 for each in short.values()), short
         # A view's target may have lost a block whose token it kept, too.
         books = Engine(
@@ -139,7 +152,8 @@ def test_a_view_never_has_what_its_table_has_not(tmp_path: Path) -> None:
         frontier = frontier_of_rows(books)
         lacking = check_rollups(books, lambda: frontier).differences
         complete_rollups(books, lambda: frontier, lacking)
-        assert rows_in(port) == (number * ROWS, dict.fromkeys(ROLLUPS, number * ROWS))
+        assert rows_in(port) == (number * ROWS, dict.fromkeys(OF_ALL, number * ROWS))
+        assert_sampled(port)
     finally:
         engine.stop(20)
     assert incomplete, "no kill fell between a table and its views"
@@ -183,12 +197,13 @@ def test_a_block_of_which_only_the_token_is_left_is_made_good(tmp_path: Path) ->
         writer.write_duplicates(sent_again, "again")
         duplicates = "SELECT count() FROM usage_duplicates"
         reader = connect(replace(address, database=DATABASE))
-        assert rows_in(port) == (0, dict.fromkeys(ROLLUPS, ROWS)), "the engine has mended itself"
+        assert rows_in(port) == (0, dict.fromkeys(OF_ALL, ROWS)), "the engine has mended itself"
         assert reader.query(duplicates).result_rows == [(0,)]
         for missing in (ROWS, 0):
             assert lost.make_good(rows, "rows") == missing
             assert lost.make_duplicates_good(sent_again, "again") == missing
-            assert rows_in(port) == (ROWS, dict.fromkeys(ROLLUPS, ROWS))
+            assert rows_in(port) == (ROWS, dict.fromkeys(OF_ALL, ROWS))
+            assert_sampled(port)
             assert reader.query(duplicates).result_rows == [(ROWS,)]
         left = reader.query("SHOW TABLES LIKE 'usage_events_%'").result_rows
         assert not [name for (name,) in left if "restored" in name]

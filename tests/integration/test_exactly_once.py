@@ -13,13 +13,17 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from schemas.topics import DEAD_LETTER_TOPIC, USAGE_TOPIC
 from tests.integration.test_worker import EVENT, WAIT_SECONDS, Parts, parts, wait_for, working
+from tests.rollups import OF_ALL
 
 __all__ = ["parts"]
 
 
 def event(number: int, **changes: object) -> bytes:
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    return orjson.dumps({**EVENT, "event_id": f"e-{number}", "occurred_at": now, **changes})
+    sampled = {"category": "programming"} if number % 2 else {}
+    return orjson.dumps(
+        {**EVENT, "event_id": f"e-{number}", "occurred_at": now, **sampled, **changes}
+    )
 
 
 def send(parts: Parts, values: list[bytes], partition: int = 0) -> None:
@@ -97,8 +101,9 @@ def test_events_sent_again_are_set_aside_and_counted(parts: Parts) -> None:
             "SELECT count(), uniqExact(o), min(o), max(o) FROM (SELECT kafka_offset AS o FROM"
             " usage_events UNION ALL SELECT kafka_offset FROM usage_duplicates)"
         ) == [(960, 960, 0, 959)]
-        for table in ("usage_1m", "usage_1h", "usage_1d", "usage_context_1h"):
+        for table in OF_ALL:
             assert parts.query(f"SELECT sum(requests) FROM {table}") == [(310,)], table
+        assert parts.query("SELECT sum(requests) FROM usage_sampled_1d") == [(155,)]
 
 
 def test_the_same_id_from_another_source_is_another_event(parts: Parts) -> None:
@@ -162,8 +167,9 @@ def test_a_view_that_refuses_rows_stops_the_worker_and_costs_nothing(parts: Part
         worker.start()
         send(parts, [event(7)])
         wait_for(lambda: stored(parts)(4), "the rows once and the next")
-        for table in ("usage_1m", "usage_1h", "usage_1d", "usage_context_1h"):
+        for table in OF_ALL:
             wait_for(in_rollup(parts, table, 4), f"the same in {table}")
+        wait_for(in_rollup(parts, "usage_sampled_1d", 2), "the sampled ones")
 
 
 def test_a_topic_full_of_rubbish_stops_the_worker(parts: Parts) -> None:

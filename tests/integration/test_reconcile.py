@@ -14,11 +14,12 @@ from sinks import rebuilding
 from sinks.clickhouse import connect
 from sinks.rebuilding import rebuild_month
 from sinks.reconciling import Engine, frontier_of_rows
-from sinks.reconciling_rollups import ROLLUPS, check_rollups
+from sinks.reconciling_rollups import check_rollups
 from streams.topic_offsets import UsageLog
 from tests.conftest import ClickHouseAddress
 from tests.integration.reconcile_books import Books, another_writer
 from tests.integration.sinks_database import writer_at
+from tests.rollups import OF_ALL
 from tests.usage_rows import as_table
 
 pytestmark = pytest.mark.usefixtures("short_waits")
@@ -118,10 +119,7 @@ def test_a_block_that_landed_twice_is_found_and_removed(books: Books, usage_log:
     assert report.count == 3, "rollups agree with the rows, ids are one offset each"
     repair(books.engine, usage_log, report)
     assert checked(books, usage_log, with_keys=True).count == 0
-    assert {books.total(name) for name in ("usage_events", *NAMES)} == {400}
-
-
-NAMES = tuple(rollup.name for rollup in ROLLUPS)
+    assert {books.total(name) for name in ("usage_events", *OF_ALL)} == {400}
 
 
 def test_an_event_in_two_partitions_is_found_and_moved(books: Books, usage_log: UsageLog) -> None:
@@ -156,7 +154,7 @@ def test_an_event_in_two_partitions_is_found_and_moved(books: Books, usage_log: 
     assert "partition 1 offset 0 at" in detail
     repair(books.engine, usage_log, report)
     assert checked(books, usage_log, with_keys=True).count == 0
-    assert {books.total(name) for name in ("usage_events", *NAMES)} == {51}
+    assert {books.total(name) for name in ("usage_events", *OF_ALL)} == {51}
     moved = books.client.query(
         "SELECT kafka_partition, kafka_offset, event_id FROM usage_duplicates ORDER BY ALL"
     ).result_rows
@@ -170,6 +168,10 @@ DAMAGES = {
     "usage_1d": "ALTER TABLE usage_1d UPDATE cost_nanousd = cost_nanousd + 1"
     " WHERE day = '2026-08-01'",
     "usage_context_1h": f"ALTER TABLE usage_context_1h DELETE WHERE hour = '{AT}' AND region = 'eu'",
+    "usage_sampled_1d": "ALTER TABLE usage_sampled_1d UPDATE tokens_squared = tokens_squared + 1"
+    " WHERE day = '2026-08-01'",
+    "usage_located_1d": "ALTER TABLE usage_located_1d UPDATE requests = requests + 1"
+    " WHERE day = '2026-08-01' AND language = 'pt-BR'",
 }
 
 
@@ -181,19 +183,22 @@ def test_each_rollup_that_differs_is_named_and_made_good(books: Books, usage_log
     books.change(DAMAGES["usage_1h"])
     books.change("ATTACH TABLE usage_1h_to_usage_1d")
     books.change(DAMAGES["usage_1d"])
-    books.change(DAMAGES["usage_context_1h"])
+    for table in ("usage_context_1h", "usage_sampled_1d", "usage_located_1d"):
+        books.change(DAMAGES[table])
     report = checked(books, usage_log)
     assert sorted(places(report, "rollups")) == [
         "usage_1d 2026-08-01 00:00 cost_nanousd",
         "usage_1h 2026-08-01 10:00 requests",
         "usage_1m 2026-08-01 10:00 requests",
         "usage_context_1h 2026-08-01 10:00 requests",
+        "usage_located_1d 2026-08-01 00:00 requests",
+        "usage_sampled_1d 2026-08-01 00:00 tokens_squared",
     ]
-    assert report.count == 4
+    assert report.count == 6
     done = repair(books.engine, usage_log, report)
     assert {each.place.split()[0] for each in done.completed} == {"usage_1m", "usage_context_1h"}
     assert [(each.month, set(each.tables)) for each in done.rebuilt] == [
-        (AUGUST, {"usage_1h", "usage_1d"})
+        (AUGUST, {"usage_1h", "usage_1d", "usage_sampled_1d", "usage_located_1d"})
     ]
     assert checked(books, usage_log, with_keys=True).count == 0
     assert not books.client.query("SHOW TABLES LIKE 'reconcile_staging%'").result_rows
@@ -280,7 +285,7 @@ def test_a_row_that_lands_during_the_swap_is_not_lost(books: Books, usage_log: U
     assert len(swaps) == 2
     assert rebuilt.proof.count == 0
     assert checked(books, usage_log, with_keys=True).count == 0
-    assert {books.total(name) for name in NAMES} == {600}
+    assert {books.total(name) for name in OF_ALL} == {600}
 
 
 def test_traffic_that_never_pauses_changes_nothing(
@@ -301,14 +306,37 @@ def test_traffic_that_never_pauses_changes_nothing(
     assert rebuild_month(books.engine, usage_log.committed, AUGUST).proof.count == 0
 
 
+def test_a_rollup_that_a_migration_brings_is_filled_by_a_repair(
+    books: Books, usage_log: UsageLog
+) -> None:
+    """A database with rows from before the rollup: empty, told as such, and then right."""
+    books.store(0, 500)
+    for table in ("usage_sampled_1d", "usage_located_1d"):
+        books.change(f"TRUNCATE TABLE {table}")
+    report = checked(books, usage_log)
+    assert {place.split()[0] for place in places(report, "rollups")} == {
+        "usage_sampled_1d",
+        "usage_located_1d",
+    }
+    repair(books.engine, usage_log, report)
+    assert checked(books, usage_log, with_keys=True).count == 0
+    assert books.total("usage_located_1d") == 500
+
+
 def test_equal_rows_count_each(books: Books) -> None:
-    """Steps of a rebuild that bring equal blocks: each counts, none is taken for a repeat."""
+    """Steps of a rebuild that bring equal blocks: each counts, none is taken for a repeat.
+
+    None of the rows has a category: the rollup of those that have keeps nothing of the month.
+    """
     row = next(row for row in books.rows(0, range(100)) if row["occurred_at"].month == 8)
+    row["category"] = "unknown"
+    books.change(f"INSERT INTO usage_sampled_1d (day, requests) VALUES ('{AT[:10]}', 1)")
     books.insert([{**row, "kafka_offset": offset} for offset in range(4)], "equal")
     reached = iter((1, 2, 3, 4))
     rebuilt = rebuild_month(books.engine, lambda: {0: next(reached, 4)}, AUGUST)
     assert (rebuilt.rows, rebuilt.steps) == (4, 4)
-    assert {books.total(name) for name in NAMES} == {4}
+    assert {books.total(name) for name in OF_ALL} == {4}
+    assert books.total("usage_sampled_1d") == 0
 
 
 def test_a_live_system_gives_no_false_alarm_and_hides_no_difference(

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import orjson
 import pyarrow as pa
 import pytest
 from clickhouse_connect.driver.httpclient import HttpClient
@@ -21,13 +22,15 @@ from tests.integration.sinks_database import (
     rows_of,
     verify,
 )
+from tests.rollups import COUNTED, OF_ALL
 from tests.usage_rows import NULLABLE, Row, as_table, random_rows, tokens
 
 START = datetime(2026, 10, 5, 13, 58, 30, tzinfo=UTC)
 SPAN = timedelta(hours=30)
-TABLES = ("usage_events", "usage_1m", "usage_1h", "usage_1d", "usage_context_1h")
-ROLLUPS = TABLES[1:]
-COUNTS = {"usage_events": "count()"} | dict.fromkeys(ROLLUPS, "sum(requests)")
+TABLES = ("usage_events", *OF_ALL)
+COUNTS = {"usage_events": "count()"} | dict.fromkeys(OF_ALL, "sum(requests)")
+KEYS = {"usage_context_1h": 5, "usage_located_1d": 4, "usage_sampled_1d": 9}
+"""Rollup -> its dimensions; nine of the model otherwise."""
 
 
 @pytest.fixture
@@ -64,6 +67,14 @@ def measures(rows: list[Row]) -> dict[str, int]:
     }
 
 
+def value_of(row: Row, key: str) -> str:
+    """Return a dimension of a row; two of them are tags."""
+    if key not in ("language", "subcategory"):
+        return str(row[key])
+    value = str(orjson.loads(row["tags"] or "{}").get(key, ""))
+    return "unknown" if value in ("", "no such tag") else value
+
+
 def test_the_insert_has_the_columns_of_the_table(client: HttpClient) -> None:
     """arrow_schema() is the table: names, order, types and what may be null."""
     described = rows_of(client, "DESCRIBE usage_events")
@@ -96,14 +107,19 @@ def test_every_value_arrives_as_it_was_sent(client: HttpClient) -> None:
 
 
 def test_raw_and_rollups_agree_with_a_recount(client: HttpClient) -> None:
-    """Totals of all four tables, and every measure per hour and model, equal a plain recount."""
+    """Totals of all rollups, and every measure per hour and model, equal a plain recount."""
     sent = random_rows(2, 3000, START, SPAN)
     for first in range(0, 3000, 1000):
         writer_of(client).write(as_table(sent[first : first + 1000]), f"t{first}")
     expected = measures(sent)
     sums = ", ".join(f"sum({name}) AS {name}" for name in expected)
-    for table in ROLLUPS:
+    for table in OF_ALL:
         assert rows_of(client, f"SELECT {sums} FROM {table}") == [expected], table
+    sampled = [row for row in sent if row["category"] != "unknown"]
+    squares = sum(min(tokens(row), 4_000_000) ** 2 for row in sampled)
+    assert rows_of(
+        client, f"SELECT {sums}, sum(tokens_squared) AS tokens_squared FROM usage_sampled_1d"
+    ) == [measures(sampled) | {"tokens_squared": squares}]
     groups: dict[tuple[datetime, str], list[Row]] = {}
     for row in sent:
         hour = row["occurred_at"].replace(minute=0, second=0, microsecond=0)
@@ -119,18 +135,19 @@ def test_every_dimension_of_every_rollup_equals_a_recount(client: HttpClient) ->
     """Tokens by each key column of each rollup."""
     sent = random_rows(3, 2000, START, SPAN)
     writer_of(client).write(as_table(sent), "t")
-    for table in ROLLUPS:
+    for table, only in COUNTED.items():
+        counted = [row for row in sent if only == "true" or row["category"] != "unknown"]
         keys = one_of(
             client,
             "SELECT groupArray(name) FROM system.columns "
             "WHERE database = currentDatabase() AND table = {t:String} AND type LIKE 'Low%'",
             t=table,
         )
-        assert len(keys) == (5 if table == "usage_context_1h" else 9)
+        assert len(keys) == KEYS.get(table, 9)
         for key in keys:
             expected: Counter[str] = Counter()
-            for row in sent:
-                expected[row[key]] += tokens(row)
+            for row in counted:
+                expected[value_of(row, key)] += tokens(row)
             got = rows_of(
                 client,
                 f"SELECT {key} AS value, sum(tokens_prompt + tokens_completion) AS n "

@@ -96,7 +96,7 @@ def test_every_rollup_is_compared_by_every_column_it_has() -> None:
             rf"CREATE TABLE IF NOT EXISTS {{database}}\.{rollup.name}\n\((.*?)\n\)", created, re.S
         )
         columns = re.findall(r"^    (\w+) ", body, re.M)
-        assert set(columns) == {rollup.time, *rollup.keys, *MEASURES}
+        assert set(columns) == {rollup.time, *rollup.keys, *rollup.measures}
         assert f"{{database}}.{rollup.view} TO {{database}}.{rollup.name} AS" in created
     altered = re.findall(r"ALTER TABLE \{database\}\.(\w+)\s+(?!MODIFY SETTING)", created)
     assert not set(altered) & {rollup.name for rollup in ROLLUPS}

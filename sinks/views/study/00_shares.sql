@@ -1,25 +1,13 @@
 CREATE OR REPLACE VIEW {database}.study_{name} AS
 WITH
     throwIf({only:String} NOT IN ({choices}), 'only must be one of {choices_text}') = 0 AS only_is_known,
-    groups AS
+    sums AS
     (
         SELECT
             if({by_week:Bool}, toStartOfWeek({day}, 1), {from_day:Date}) AS week,
-            multiIf(
-                toString({column:Identifier}) = 'unknown', 'unknown',
-                toString({column:Identifier}) IN
-                (
-                    SELECT toString({column:Identifier}) AS name
-                    FROM {database}.{table}
-                    WHERE {during} AND ({condition}) AND name != 'unknown'
-                    GROUP BY name
-                    ORDER BY sum(tokens_prompt + tokens_completion) DESC, name
-                    LIMIT {top_n:UInt32}
-                ), toString({column:Identifier}),
-                'other') AS value,
+            toString({column:Identifier}) AS name,
             sum({table}.tokens_prompt) AS prompt,
             sum({table}.tokens_completion) AS completion,
-            prompt + completion AS tokens,
             sum({table}.requests) AS requests,
             sum({table}.cost_nanousd) AS nanousd,
             sum({table}.tokens_reasoning) AS tokens_reasoning,
@@ -30,6 +18,31 @@ WITH
             sum({table}.cost_unknown) AS cost_unknown
         FROM {database}.{table}
         WHERE only_is_known AND {during} AND ({condition})
+        GROUP BY week, {column:Identifier}
+    ),
+    sized AS (SELECT *, sum(prompt + completion) OVER (PARTITION BY name) AS tokens_of_period FROM sums),
+    placed AS
+    (
+        SELECT *, dense_rank() OVER (ORDER BY name = 'unknown', tokens_of_period DESC, name) AS place
+        FROM sized
+    ),
+    groups AS
+    (
+        SELECT
+            week,
+            multiIf(p.name = 'unknown', 'unknown', p.place <= {top_n:UInt32}, p.name, 'other') AS value,
+            sum(p.prompt) AS prompt,
+            sum(p.completion) AS completion,
+            prompt + completion AS tokens,
+            sum(p.requests) AS requests,
+            sum(p.nanousd) AS nanousd,
+            sum(p.tokens_reasoning) AS tokens_reasoning,
+            sum(p.tokens_cached) AS tokens_cached,
+            sum(p.tool_call_requests) AS tool_call_requests,
+            sum(p.errors) AS errors,
+            sum(p.tokens_unknown) AS tokens_unknown,
+            sum(p.cost_unknown) AS cost_unknown
+        FROM placed AS p
         GROUP BY week, value
     ),
     running AS

@@ -10,6 +10,6 @@ FROM {database}.study_sampled_shares(column = 'category', only = 'chinese_open',
 ORDER BY week, tokens DESC, category
 COMMENT 'What open models of Chinese vendors are used for, by week.
 Study: analysis 8, figure 7. Shares are of sampled requests: estimates. A week with fewer than cell_min of them in all is withheld: null, never 0.
-Formula: sum(tokens of the category) / sum(tokens), of sampled requests to open models of Chinese vendors. Source: study_sampled, hence usage_events.
+Formula: sum(tokens of the category) / sum(tokens), of sampled requests to open models of Chinese vendors. Source: usage_sampled_1d.
 Columns: week: its Monday. category. tokens, sampled_requests, spend_usd: of the row; token_share, request_share, spend_share: parts of the week, for tokens of tokens_total, for requests of sampled_requests_total. is_withheld. is_partial: the week is not over, or the period cuts it.
 Example: SELECT week, category, token_share FROM study_08_chinese_open_categories(from_day = today() - 28, to_day = today() + 1, cell_min = 30)';

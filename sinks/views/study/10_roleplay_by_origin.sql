@@ -10,6 +10,6 @@ FROM {database}.study_sampled_shares(column = 'origin', only = 'roleplay', top_n
 ORDER BY week, tokens DESC, origin
 COMMENT 'Whose models roleplay is done with, by week.
 Study: analysis 10, figure 9. Shares are of sampled requests: estimates. A week with fewer than cell_min of them in all is withheld: null, never 0.
-Formula: sum(tokens of the origin) / sum(tokens), of sampled requests of category roleplay. Source: study_sampled, hence usage_events.
+Formula: sum(tokens of the origin) / sum(tokens), of sampled requests of category roleplay. Source: usage_sampled_1d.
 Columns: week: its Monday. origin. tokens, sampled_requests, spend_usd: of the row; token_share, request_share, spend_share: parts of the week, for tokens of tokens_total, for requests of sampled_requests_total. is_withheld. is_partial: the week is not over, or the period cuts it.
 Example: SELECT week, origin, token_share FROM study_10_roleplay_by_origin(from_day = today() - 28, to_day = today() + 1, cell_min = 30)';

@@ -3,13 +3,12 @@ WITH
     groups AS
     (
         SELECT
-            toString(e.category) AS category,
-            if(JSONExtractString(e.tags, 'subcategory') = '', 'unknown', JSONExtractString(e.tags, 'subcategory')) AS subcategory,
-            sum(toUInt64(ifNull(e.tokens_prompt, 0)) + ifNull(e.tokens_completion, 0)) AS tokens,
-            count() AS sampled_requests
-        FROM {database}.usage_events AS e
-        WHERE e.occurred_at >= toDateTime({from_day:Date}, 'UTC') AND e.occurred_at < toDateTime({to_day:Date}, 'UTC')
-            AND e.category != 'unknown'
+            toString(u.category) AS category,
+            toString(u.subcategory) AS subcategory,
+            sum(u.tokens_prompt + u.tokens_completion) AS tokens,
+            sum(u.requests) AS sampled_requests
+        FROM {database}.usage_sampled_1d AS u
+        WHERE day >= {from_day:Date} AND day < {to_day:Date}
         GROUP BY category, subcategory
     )
 SELECT
@@ -26,6 +25,6 @@ WINDOW whole AS (PARTITION BY category)
 ORDER BY category, tokens DESC, subcategory
 COMMENT 'What the categories are made of, over a period.
 Study: analyses 22 and 32, figures 21 and 29. Events have one category; a classifier that knows more sends the rest as tag subcategory. Shares are of the sampled requests of the category: estimates. One of fewer than cell_min requests is withheld: null, never 0. unknown: the request has a category and no subcategory.
-Formula: sum(tokens of the subcategory) / sum(tokens of the category). Source: usage_events, the sampled requests of the period.
+Formula: sum(tokens of the subcategory) / sum(tokens of the category). Source: usage_sampled_1d.
 Columns: category, subcategory. tokens, sampled_requests, of sampled_requests_total in the category. is_withheld. token_share, request_share: of the category.
 Example: SELECT category, subcategory, token_share FROM study_22_tags_within_categories(from_day = today() - 28, to_day = today() + 1, cell_min = 30)';

@@ -7,7 +7,7 @@ WITH cells AS
             toString(s.category) AS category,
             sum(s.tokens_prompt + s.tokens_completion) AS tokens,
             sum(s.requests) AS sampled_requests
-        FROM {database}.study_sampled AS s
+        FROM {database}.usage_sampled_1d AS s
         WHERE day >= {from_day:Date} AND day < {to_day:Date} AND s.vendor != 'unknown'
         GROUP BY week, vendor, category
     )
@@ -23,6 +23,6 @@ WINDOW of_vendor AS (PARTITION BY week, vendor)
 ORDER BY vendor, week, tokens DESC, category
 COMMENT 'What each author''s models are used for, by week.
 Study: analysis 23, figures 22 and 23. Shares are of the author''s own sampled requests: estimates. A week in which the author has fewer than cell_min of them is withheld: null, never 0.
-Formula: sum(tokens of the category) / sum(tokens), of sampled requests to the vendor''s models. Source: study_sampled, hence usage_events.
+Formula: sum(tokens of the category) / sum(tokens), of sampled requests to the vendor''s models. Source: usage_sampled_1d.
 Columns: week: its Monday. vendor. category. tokens, sampled_requests: of the row. sampled_requests_of_vendor: in the week. is_withheld. token_share, request_share: parts of the vendor''s week. is_partial: the week is not over, or the period cuts it.
 Example: SELECT week, category, token_share FROM study_23_author_profiles(from_day = today() - 28, to_day = today() + 1, cell_min = 30) WHERE vendor = ''anthropic''';

@@ -3,13 +3,12 @@ WITH
     groups AS
     (
         SELECT
-            JSONExtractString(e.tags, 'language') AS language,
-            sum(toUInt64(ifNull(e.tokens_prompt, 0)) + ifNull(e.tokens_completion, 0)) AS tokens,
-            count() AS requests,
-            sum(ifNull(e.cost_nanousd, 0)) AS nanousd
-        FROM {database}.usage_events AS e
-        WHERE e.occurred_at >= toDateTime({from_day:Date}, 'UTC') AND e.occurred_at < toDateTime({to_day:Date}, 'UTC')
-            AND e.tags != '' AND language != ''
+            toString(u.language) AS language,
+            sum(u.tokens_prompt + u.tokens_completion) AS tokens,
+            sum(u.requests) AS requests,
+            sum(u.cost_nanousd) AS nanousd
+        FROM {database}.usage_located_1d AS u
+        WHERE day >= {from_day:Date} AND day < {to_day:Date} AND u.language != 'unknown'
         GROUP BY language
     )
 SELECT
@@ -23,7 +22,7 @@ SELECT
 FROM groups
 ORDER BY tokens DESC, language
 COMMENT 'Languages of prompts over a period.
-Study: analysis 27. Events have no field for it: producers that detect the language send it as tag language, a BCP 47 tag such as en or zh-Hans. Requests without it are left out.
-Formula: sum(tokens of the language) / sum(tokens of all that name one). Source: usage_events, every request of the period with tags.
+Study: analysis 27. Events have no field for it: producers that detect the language send it as tag language, a BCP 47 tag such as en or zh-Hans. Requests without it, or with a text that has not this form, are left out.
+Formula: sum(tokens of the language) / sum(tokens of all that name one). Source: usage_located_1d, exact.
 Columns: language. tokens, requests, spend_usd. token_share, request_share, spend_share: of requests that name a language.
 Example: SELECT language, tokens, token_share FROM study_27_languages(from_day = today() - 28, to_day = today() + 1)';
