@@ -66,6 +66,7 @@ class StudyShares:
         during: Whether a row lies in the period, SQL.
         only: What the shares can be restricted to, and the condition for it, SQL.
         example: A column.
+        has_squares: The table has ``tokens_squared`` too.
     """
 
     name: str
@@ -74,6 +75,7 @@ class StudyShares:
     during: str
     only: Mapping[str, str]
     example: str
+    has_squares: bool = False
 
 
 STUDY_SHARES = (
@@ -108,6 +110,7 @@ STUDY_SHARES = (
             "roleplay": "category = 'roleplay'",
         },
         "category",
+        has_squares=True,
     ),
     StudyShares(
         "located_shares",
@@ -205,19 +208,23 @@ def views(directory: Path = VIEWS_DIR) -> list[Script]:
 def _study(directory: Path) -> list[Script]:
     """Return the views of the study, one file per analysis, behind what they are made of."""
     template = (directory / "00_shares.sql").read_text("utf-8")
-    located = {
+    snippets = {
         "database": "{database}",
+        "intervals": (directory / "00_intervals.sql").read_text("utf-8").rstrip(),
         "countries": ", ".join(f"'{country}'" for country in CONTINENT_OF),
         "continents": ", ".join(f"'{continent}'" for continent in CONTINENT_OF.values()),
     }
+
+    def rendered(stem: str) -> str:
+        return render((directory / f"{stem}.sql").read_text("utf-8"), snippets)
+
     made_of = [
-        Script(
-            0, "study_located", render((directory / "00_located.sql").read_text("utf-8"), located)
-        ),
+        Script(0, "study_located", rendered("00_located")),
         *(Script(0, f"study_{each.name}", _study_sql(template, each)) for each in STUDY_SHARES),
+        Script(0, "study_sampled_estimates", rendered("00_estimates")),
     ]
     analyses = [
-        Script(0, f"study_{path.stem}", path.read_text("utf-8"))
+        Script(0, f"study_{path.stem}", rendered(path.stem))
         for path in sorted(directory.glob("[0-9][0-9]_*.sql"))
         if not path.stem.startswith("00_")
     ]
@@ -241,6 +248,13 @@ def _study_sql(template: str, shares: StudyShares) -> str:
             "choices": ", ".join(f"'{name}'" for name in choices),
             "choices_text": " or ".join(f"''{name}''" for name in choices),
             "example": shares.example,
+            "squares": ", tokens_squared" if shares.has_squares else "",
+            "sum_of_squares": f",\n            sum({shares.table}.tokens_squared) AS tokens_squared"
+            if shares.has_squares
+            else "",
+            "sum_of_sums": ",\n            sum(p.tokens_squared) AS tokens_squared"
+            if shares.has_squares
+            else "",
         },
     )
 

@@ -386,12 +386,35 @@ def test_shares_of_sampled_requests(
     """Of the sampled part that the view is about; a week of too few is withheld."""
     got = [{**row, "requests": row["sampled_requests"]} for row in ask(client, view, cell_min=0)]
     check_shares(got, rows, column, column)
+    for row in got:
+        of_week = rows.filter(pl.col("week") == row["week"])
+        check_interval(row, of_week, of_week[column] == row[column])
+        stands_for = (
+            INSIDE.filter(pl.col("week") == row["week"]).height
+            / TAGGED.filter(pl.col("week") == row["week"]).height
+        )
+        assert row["requests_per_sampled"] == pytest.approx(stands_for)
+        assert row["tokens_estimated"] == pytest.approx(row["tokens"] * stands_for, abs=1)
     weeks = {key[0]: found["requests"] for key, found in sums(rows, "week").items()}
     least, most = min(weeks.values()), max(weeks.values())
     for row in ask(client, view, cell_min=(least + most) // 2):
         assert row["sampled_requests_total"] == weeks[row["week"]]
         assert bool(row["is_withheld"]) == (weeks[row["week"]] < (least + most) // 2)
         assert (row["token_share"] is None) == bool(row["is_withheld"])
+
+
+def check_interval(row: dict[str, Any], rows: pl.DataFrame, mine: pl.Series) -> None:
+    """The interval of a share of tokens, from what each request differs by."""
+    lengths, is_mine = rows["tokens"].to_numpy().astype(float), mine.to_numpy()
+    share = lengths[is_mine].sum() / lengths.sum()
+    differs = lengths * (is_mine - share)
+    error = np.sqrt((differs**2).sum() * len(rows) / (len(rows) - 1)) / lengths.sum()
+    if share == 1:
+        assert row["token_share_low"] is row["token_share_high"] is None
+        return
+    odds, reach = np.log(share / (1 - share)), 1.959964 * error / (share * (1 - share))
+    for name, end in (("low", odds - reach), ("high", odds + reach)):
+        assert row[f"token_share_{name}"] == pytest.approx(1 / (1 + np.exp(-end)))
 
 
 def test_author_profiles(client: HttpClient) -> None:
@@ -411,6 +434,8 @@ def test_author_profiles(client: HttpClient) -> None:
         else:
             assert row["token_share"] == pytest.approx(own["tokens"] / whole["tokens"])
             assert row["request_share"] == pytest.approx(own["requests"] / whole["requests"])
+            of_week = rows.filter(pl.col("week") == row["week"], pl.col("vendor") == row["vendor"])
+            check_interval(row, of_week, of_week["category"] == row["category"])
 
 
 def test_where_callers_are(client: HttpClient) -> None:

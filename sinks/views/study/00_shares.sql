@@ -15,7 +15,7 @@ WITH
             sum({table}.tool_call_requests) AS tool_call_requests,
             sum({table}.errors) AS errors,
             sum({table}.tokens_unknown) AS tokens_unknown,
-            sum({table}.cost_unknown) AS cost_unknown
+            sum({table}.cost_unknown) AS cost_unknown{sum_of_squares}
         FROM {database}.{table}
         WHERE only_is_known AND {during} AND ({condition})
         GROUP BY week, {column:Identifier}
@@ -41,7 +41,7 @@ WITH
             sum(p.tool_call_requests) AS tool_call_requests,
             sum(p.errors) AS errors,
             sum(p.tokens_unknown) AS tokens_unknown,
-            sum(p.cost_unknown) AS cost_unknown
+            sum(p.cost_unknown) AS cost_unknown{sum_of_sums}
         FROM placed AS p
         GROUP BY week, value
     ),
@@ -83,12 +83,12 @@ SELECT
     tool_call_requests,
     errors,
     tokens_unknown,
-    cost_unknown,
+    cost_unknown{squares},
     if({by_week:Bool}, week < {from_day:Date} OR week + 7 > {to_day:Date} OR week + 7 > toDate(now('UTC')), {to_day:Date} > toDate(now('UTC'))) AS is_partial
 FROM running
 ORDER BY week, tokens DESC, value
 COMMENT 'What the views of the study are made of: shares by any column of {table}, by week or for a whole period.
 Parameters: column: its name. only: {choices_text}. top_n: so many values, the largest by tokens of the period, have rows of their own; the rest is other, and what is not known is unknown. from_day and to_day: dates, UTC, half-open. by_week: true for weeks that begin on Monday, UTC; false for one row per value, whose week is from_day.
 Shares are parts of all requests of the week that only lets through, exactly 1 in sum; null where the total is 0. is_partial: the week is not over, or not all of it lies in the period.
-Columns: week. value. tokens, requests, spend_usd; token_share, request_share, spend_share; tokens_total, requests_total, spend_total_usd: the denominators. tokens_prompt, tokens_completion, tokens_reasoning, tokens_cached, tool_call_requests, errors, tokens_unknown, cost_unknown: as in {table}. is_partial.
+Columns: week. value. tokens, requests, spend_usd; token_share, request_share, spend_share; tokens_total, requests_total, spend_total_usd: the denominators. tokens_prompt, tokens_completion, tokens_reasoning, tokens_cached, tool_call_requests, errors, tokens_unknown, cost_unknown{squares}: as in {table}. is_partial.
 Example: SELECT * FROM study_{name}(column = ''{example}'', only = '''', top_n = 10, from_day = today() - 28, to_day = today() + 1, by_week = true)';

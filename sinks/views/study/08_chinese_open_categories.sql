@@ -1,15 +1,19 @@
 CREATE OR REPLACE VIEW {database}.study_08_chinese_open_categories AS
 SELECT
-    week, value AS category, tokens, requests AS sampled_requests, spend_usd,
-    requests_total < {cell_min:UInt32} AS is_withheld,
+    week, value AS category, tokens, sampled_requests, spend_usd,
+    sampled_requests_total < {cell_min:UInt32} AS is_withheld,
     if(is_withheld, NULL, s.token_share) AS token_share,
+    if(is_withheld, NULL, s.token_share_low) AS token_share_low,
+    if(is_withheld, NULL, s.token_share_high) AS token_share_high,
     if(is_withheld, NULL, s.request_share) AS request_share,
+    if(is_withheld, NULL, s.request_share_low) AS request_share_low,
+    if(is_withheld, NULL, s.request_share_high) AS request_share_high,
     if(is_withheld, NULL, s.spend_share) AS spend_share,
-    tokens_total, requests_total AS sampled_requests_total, is_partial
-FROM {database}.study_sampled_shares(column = 'category', only = 'chinese_open', top_n = 1000, from_day = {from_day:Date}, to_day = {to_day:Date}, by_week = true) AS s
+    tokens_total, sampled_requests_total, tokens_estimated, requests_per_sampled, is_partial
+FROM {database}.study_sampled_estimates(column = 'category', only = 'chinese_open', top_n = 1000, from_day = {from_day:Date}, to_day = {to_day:Date}, by_week = true) AS s
 ORDER BY week, tokens DESC, category
 COMMENT 'What open models of Chinese vendors are used for, by week.
 Study: analysis 8, figure 7. Shares are of sampled requests: estimates. A week with fewer than cell_min of them in all is withheld: null, never 0.
-Formula: sum(tokens of the category) / sum(tokens), of sampled requests to open models of Chinese vendors. Source: usage_sampled_1d.
-Columns: week: its Monday. category. tokens, sampled_requests, spend_usd: of the row; token_share, request_share, spend_share: parts of the week, for tokens of tokens_total, for requests of sampled_requests_total. is_withheld. is_partial: the week is not over, or the period cuts it.
-Example: SELECT week, category, token_share FROM study_08_chinese_open_categories(from_day = today() - 28, to_day = today() + 1, cell_min = 30)';
+Formula: sum(tokens of the category) / sum(tokens), of sampled requests to open models of Chinese vendors. Intervals are of 95 % (see study_sampled_estimates). Source: usage_sampled_1d.
+Columns: week: its Monday. category. tokens, sampled_requests, spend_usd: of the row; token_share, request_share, spend_share: parts of the week, for tokens of tokens_total, for requests of sampled_requests_total. token_share_low, token_share_high, request_share_low, request_share_high: their intervals. is_withheld. tokens_estimated: tokens of all requests that these stand for, each of them for requests_per_sampled. is_partial: the week is not over, or the period cuts it.
+Example: SELECT week, category, token_share, token_share_low, token_share_high FROM study_08_chinese_open_categories(from_day = today() - 28, to_day = today() + 1, cell_min = 30)';
