@@ -220,6 +220,7 @@ def _study(directory: Path) -> list[Script]:
 
     made_of = [
         Script(0, "study_located", rendered("00_located")),
+        Script(0, "study_user_days", rendered("00_user_days")),
         *(Script(0, f"study_{each.name}", _study_sql(template, each)) for each in STUDY_SHARES),
         Script(0, "study_sampled_estimates", rendered("00_estimates")),
     ]

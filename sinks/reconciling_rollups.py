@@ -176,6 +176,16 @@ ROLLUPS = (
         "usage_events_to_usage_located_1d",
         computed={"language": f"if({_LANGUAGE} = '', 'unknown', {_LANGUAGE})"},
     ),
+    Rollup(
+        "usage_users_1d",
+        "day",
+        "toDate(occurred_at)",
+        DAY_SECONDS,
+        ("model", "vendor", "origin", "user_hash"),
+        "usage_events_to_usage_users_1d",
+        computed={"user_hash": "ifNull(user_hash, 0)"},
+        only="(isNotNull(user_hash) AND bitAnd(intHash64(ifNull(user_hash, 0)), 15) = 0)",
+    ),
 )
 _AT = {rollup.name: at for at, rollup in enumerate(ROLLUPS)}
 

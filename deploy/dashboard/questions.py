@@ -240,7 +240,7 @@ ORDER BY version"""
 
 _RETENTION = """\
 SELECT cohort, months_later, cohort_users, active_users, retention, is_partial
-FROM study_28_retention(model = %(model)s, from_day = %(from_day)s, to_day = %(to_day)s)"""
+FROM study_28_retention(model = %(model)s, from_day = %(from_day)s, to_day = %(to_day)s, exact = true)"""
 
 _MODELS = """\
 SELECT model, any(vendor) AS vendor, sum(tokens_prompt + tokens_completion) AS tokens

@@ -29,7 +29,7 @@ class Analysis:
     say: Callable[[Rows], str]
     plot: plots.Plot
     note: str = ""
-    more: dict[str, int] = field(default_factory=dict)
+    more: dict[str, int | str] = field(default_factory=dict)
     file: str = ""
 
 
@@ -305,7 +305,25 @@ ANALYSES = (
             "model", "best_kept", "part of the best cohort active 2 to 5 months later", percent=True
         ),
         "Users by their producers' hashes. Patterns by rule: see the view's comment.",
-        {"cell_min": CELL_MIN},
+        {"cell_min": CELL_MIN, "exact": 1},
+    ),
+    Analysis(
+        USERS,
+        "Users of vendors",
+        "38_users",
+        words.users,
+        plots.lines("value", "users", label="users a week"),
+        "A user of two vendors counts for both.",
+        {"column": "vendor", "top_n": 6, "exact": 1},
+    ),
+    Analysis(
+        USERS,
+        "New users and those who stay",
+        "39_new_and_returning_users",
+        words.returning,
+        plots.lines(None, "users_new", "users_kept", "users_back", label="users a week"),
+        "New is who made no request in the period before.",
+        {"exact": 1},
     ),
     Analysis(
         MONEY,

@@ -22,10 +22,10 @@ class Period:
         last = self.to_day - timedelta(days=1)
         return f"{self.from_day:%-d %B %Y} to {last:%-d %B %Y}"
 
-    def arguments(self, **more: int) -> str:
+    def arguments(self, **more: int | str) -> str:
         """Return the arguments of a view of the study."""
         own = f"from_day = '{self.from_day}', to_day = '{self.to_day}'"
-        return ", ".join([own, *(f"{name} = {value}" for name, value in more.items())])
+        return ", ".join([own, *(f"{name} = {value!r}" for name, value in more.items())])
 
 
 def whole_weeks(rows: Rows) -> Rows:

@@ -131,7 +131,7 @@ def _segment(model: str, usd: float, power: float) -> tuple[Published, Published
 def _kept(model: str, cohort: str, later: int) -> str:
     return (
         f"SELECT sumIf(retention, cohort = '{cohort}-01' AND months_later = {later})"
-        f" FROM study_28_retention(model = '{model}', {LENGTHS})"
+        f" FROM study_28_retention(model = '{model}', {LENGTHS}, exact = true)"
     )
 
 
@@ -139,7 +139,7 @@ def _others(model: str, cohort: str, later: int) -> str:
     """Mean of the other cohorts after as many months."""
     return (
         f"SELECT avgIf(retention, cohort != '{cohort}-01' AND months_later = {later})"
-        f" FROM study_28_retention(model = '{model}', {LENGTHS})"
+        f" FROM study_28_retention(model = '{model}', {LENGTHS}, exact = true)"
     )
 
 
@@ -328,7 +328,7 @@ PUBLISHED: tuple[Published, ...] = (
               _others("openai/gpt-4o-mini", "2024-07", 5)),
     Published(28, "DeepSeek R1, cohort of April 2025, month 3 against month 2", "it jumps back", 1.3, 4.0,
               "SELECT sumIf(retention, months_later = 3) / sumIf(retention, months_later = 2)"
-              f" FROM study_28_retention(model = 'deepseek/deepseek-r1', {LENGTHS})"
+              f" FROM study_28_retention(model = 'deepseek/deepseek-r1', {LENGTHS}, exact = true)"
               " WHERE cohort = '2025-04-01'", "one"),
     Published(29, "median price of a category, USD per million tokens", "0.73", 0.55, 0.95,
               "SELECT any(median_usd_per_million_tokens)"

@@ -347,3 +347,31 @@ def patterns(rows: Rows) -> str:
         f"Patterns among {len(rows)} models with enough users: {'; '.join(texts)}." if texts else ""
     )
     return f"{said} Of {unclear} nothing clear can be said.".strip() if unclear else said
+
+
+def users(rows: Rows) -> str:
+    """Return who has most users in the last whole week, of how many."""
+    whole = whole_weeks(rows)
+    week = weeks_of(whole)[-1]
+    last = [row for row in whole if row["week"] == week and row["value"] != "unknown"]
+    last.sort(key=lambda row: -row["users"])
+    if not last:
+        return f"In {_week(week)} nothing is known of who was used."
+    said = listed(
+        f"{row['value']} {amount(row['users'])} ({percent(row['user_share'])})"
+        for row in last[:SHOWN_MAX]
+    )
+    return f"In {_week(week)}, of {amount(last[0]['users_total'])} users, these used each: {said}."
+
+
+def returning(rows: Rows) -> str:
+    """Return what the users of the last whole week were, and what new ones brought."""
+    last = whole_weeks(rows)[-1]
+    of_all = max(last["users"], 1)
+    tokens = last["new_token_share"]
+    return (
+        f"In {_week(last['week'])}, of {amount(last['users'])} users,"
+        f" {percent(last['users_kept'] / of_all)} had been active the week before,"
+        f" {percent(last['users_back'] / of_all)} came back after a gap and"
+        f" {percent(last['new_share'])} were new; the new ones made {percent(tokens)} of the tokens."
+    )

@@ -44,6 +44,8 @@ CELLS = {"07_open_categories", "08_chinese_open_categories", "09_programming_by_
          "10_roleplay_by_origin", "17_lengths_by_category", "20_categories", "21_programming_by_vendor",
          "22_tags_within_categories", "23_author_profiles", "28_retention_patterns",
          "29_price_and_use_of_categories", "30_price_and_use_of_models", "30_price_elasticity"}  # fmt: skip
+SAMPLES = {"28_retention", "28_retention_patterns", "38_users", "39_new_and_returning_users"}
+"""Those that can count one user in sixteen."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,10 @@ def questions(names: Sequence[str]) -> dict[str, str]:
         period = YEAR
         if short == "28_retention":
             more, period = ", model = 'openai/gpt-4o-mini'", LENGTHS
+        if short in ("38_users", "40_accounts"):
+            more = ", column = 'vendor'" + (", top_n = 15" if short == "38_users" else "")
+        if short in SAMPLES:
+            more += ", exact = false"
         found[name] = f"SELECT * FROM {name}({period}{more})"
     for view in SHARE_VIEWS:
         found[f"share_by_{view.name}"] = (

@@ -4,6 +4,7 @@ A round has event times of its own, on two days on both sides of a month's end: 
 left behind cannot hide what this one lost.
 """
 
+import hashlib
 import random
 from collections import deque
 from dataclasses import dataclass, field
@@ -51,6 +52,7 @@ class Shape:
     app_id: str
     region: str
     category: str
+    user_hash: str
     finish_reason: str
     status: str
     cost_nanousd: int | None
@@ -62,6 +64,7 @@ class Shape:
         return (
             f'{{"schema_version":1,"source":"synthetic","model_raw":"{self.model_raw}",'
             f'"provider":"{self.provider}","app_id":"{self.app_id}","region":"{self.region}",{sampled}'
+            f'"user_hash":"{self.user_hash}",'
             f'"finish_reason":"{self.finish_reason}","status":"{self.status}",{cost}"event_id":"'
         )
 
@@ -81,6 +84,8 @@ def _shapes() -> tuple[Shape, ...]:
             app_id=f"app-{n % 5}",
             region=("eu", "us", "ap")[n % 3],
             category=("", "programming", "roleplay", "")[n % 4],
+            # Those of four of the shapes are of the users that usage_users_1d counts.
+            user_hash=hashlib.sha256(f"{n} {model}".encode()).hexdigest(),
             finish_reason=("stop", "length", "tool_calls")[n % 3],
             status="ok" if n % 7 else "error",
             cost_nanousd=None if model == "unknown" else 1000 + n,

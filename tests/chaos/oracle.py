@@ -58,6 +58,7 @@ ROLLUPS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
     ),
     "usage_sampled_1d": ("day", "toDate(occurred_at)", _OF_SAMPLE),
     "usage_located_1d": ("day", "toDate(occurred_at)", ("caller_country", "vendor", "origin")),
+    "usage_users_1d": ("day", "toDate(occurred_at)", ("model", "vendor", "origin", "user_hash")),
 }
 """Table -> its time, the same of a raw row, its dimensions."""
 _MEASURES = {

@@ -252,7 +252,7 @@ def test_patterns_of_retention(clickhouse: Server, fresh_database: str) -> None:
         for month in range(1, 8):
             of_month = [row for row in rows if row["occurred_at"].month == month]
             inserts.write(as_table(of_month), f"month {month}")
-        period = "from_day = '2026-01-01', to_day = '2026-07-02', cell_min = 50"
+        period = "from_day = '2026-01-01', to_day = '2026-07-02', cell_min = 50, exact = true"
         got = rows_of(client, f"SELECT * FROM study_28_retention_patterns({period})")
     assert {row["model"]: row["pattern"] for row in got} == {name: name for name in PATTERNS}
     (slipper,) = (row for row in got if row["model"] == "glass slipper")

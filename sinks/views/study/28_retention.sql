@@ -2,10 +2,9 @@ CREATE OR REPLACE VIEW {database}.study_28_retention AS
 WITH
     active AS
     (
-        SELECT DISTINCT toStartOfMonth(toDate(e.occurred_at)) AS month, assumeNotNull(e.user_hash) AS user
-        FROM {database}.usage_events AS e
-        WHERE e.occurred_at >= toDateTime({from_day:Date}, 'UTC') AND e.occurred_at < toDateTime({to_day:Date}, 'UTC')
-            AND e.model = {model:String} AND isNotNull(e.user_hash)
+        SELECT DISTINCT toStartOfMonth(u.day) AS month, u.user AS user
+        FROM {database}.study_user_days(from_day = {from_day:Date}, to_day = {to_day:Date}, exact = {exact:Bool}) AS u
+        WHERE u.model = {model:String}
     ),
     first_use AS (SELECT user, min(month) AS cohort FROM active GROUP BY user),
     sizes AS (SELECT cohort, count() AS users FROM first_use GROUP BY cohort)
@@ -23,6 +22,6 @@ GROUP BY cohort, a.month, months_later
 ORDER BY cohort, months_later
 COMMENT 'How many users of a model are still there months later, by the month of their first use.
 Study: analysis 28, figure 25. A user counts in a month with any request to the model, after gaps too, so a curve may rise again. First use is the first one in the period: begin before the model did. Users are the producers'' keyed hashes; requests without one are left out.
-Formula: users of the cohort that are active k months later / users of the cohort. Source: usage_events, every row of the model in the period, exact.
+Formula: users of the cohort that are active k months later / users of the cohort. Source: study_user_days: with exact = true every request of the model, else one user in sixteen, whose cohorts are a sixteenth as large and whose retention is an estimate.
 Columns: cohort: first day of its month. months_later: from 0. cohort_users. active_users. retention: from 0 to 1; no row means nobody. is_partial: the month is not over, or the period cuts it.
-Example: SELECT cohort, months_later, cohort_users, retention FROM study_28_retention(model = ''deepseek/deepseek-r1'', from_day = today() - 365, to_day = today() + 1)';
+Example: SELECT cohort, months_later, cohort_users, retention FROM study_28_retention(model = ''deepseek/deepseek-r1'', from_day = today() - 365, to_day = today() + 1, exact = true)';

@@ -2,10 +2,9 @@ CREATE OR REPLACE VIEW {database}.study_28_retention_patterns AS
 WITH
     active AS
     (
-        SELECT DISTINCT toString(e.model) AS name, toStartOfMonth(toDate(e.occurred_at)) AS month, assumeNotNull(e.user_hash) AS user
-        FROM {database}.usage_events AS e
-        WHERE e.occurred_at >= toDateTime({from_day:Date}, 'UTC') AND e.occurred_at < toDateTime({to_day:Date}, 'UTC')
-            AND e.model != 'unknown' AND isNotNull(e.user_hash)
+        SELECT DISTINCT toString(u.model) AS name, toStartOfMonth(u.day) AS month, u.user AS user
+        FROM {database}.study_user_days(from_day = {from_day:Date}, to_day = {to_day:Date}, exact = {exact:Bool}) AS u
+        WHERE u.model != 'unknown'
     ),
     users AS
     (
@@ -59,6 +58,6 @@ GROUP BY name
 ORDER BY sum(cohort_users) DESC, model
 COMMENT 'Which of the study''s patterns of retention each model shows.
 Study: analysis 28, figure 25, which names them by eye; here by rule. kept: mean part of a cohort that is active 2 to 5 months after its first use of the model, months that are over only. A cohort counts with cell_min users and two such months. boomerang: in some cohort a month has 1.3 times the users of the month before, and 5 points more. Else, if the best cohort keeps 30 % and 1.6 times the usual: lock-in if the usual is below 10 %, glass slipper if not. no fit: no cohort keeps more than 25 %. Else unclear, as with fewer than two cohorts.
-Formula: as said. Source: usage_events, every row of the period with a user, exact; memory grows with users times models.
+Formula: as said. Source: study_user_days: with exact = true every request of the period, and memory that grows with users times models; else one user in sixteen, and cell_min counts those.
 Columns: model. cohorts_judged. best_cohort: first day of its month; best_cohort_users, best_kept. usual_kept: median cohort, the lower of two. cohorts_that_come_back. pattern.
-Example: SELECT model, pattern, best_cohort, best_kept, usual_kept FROM study_28_retention_patterns(from_day = today() - 365, to_day = today() + 1, cell_min = 50)';
+Example: SELECT model, pattern, best_cohort, best_kept, usual_kept FROM study_28_retention_patterns(from_day = today() - 365, to_day = today() + 1, cell_min = 50, exact = true)';

@@ -1,0 +1,36 @@
+CREATE OR REPLACE VIEW {database}.study_39_new_and_returning_users AS
+WITH
+    days AS
+    (
+        SELECT
+            u.user AS user,
+            toStartOfWeek(u.day, 1) AS week,
+            sum(u.tokens) AS tokens,
+            any(u.stands_for) AS stands_for
+        FROM {database}.study_user_days(from_day = {from_day:Date}, to_day = {to_day:Date}, exact = {exact:Bool}) AS u
+        GROUP BY user, week
+    ),
+    seen AS
+    (
+        SELECT
+            *,
+            lagInFrame(week, 1, toDate(0)) OVER (PARTITION BY user ORDER BY week ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS week_before
+        FROM days
+    )
+SELECT
+    week,
+    count() * any(stands_for) AS users,
+    countIf(week_before = toDate(0)) * any(stands_for) AS users_new,
+    countIf(week_before = week - 7) * any(stands_for) AS users_kept,
+    users - users_new - users_kept AS users_back,
+    users_new / users AS new_share,
+    sumIf(s.tokens, week_before = toDate(0)) / nullIf(sum(s.tokens), 0) AS new_token_share,
+    week < {from_day:Date} OR week + 7 > {to_day:Date} OR week + 7 > toDate(now('UTC')) AS is_partial
+FROM seen AS s
+GROUP BY week
+ORDER BY week
+COMMENT 'New users, those kept from the week before, and those who came back, by week.
+Not in the study. New is who has no request in the period before: in the first weeks that is nearly everybody, so begin some weeks earlier.
+Formula: by user, the week of the request before. With exact = false one user in sixteen is counted and each stands for sixteen. Source: study_user_days.
+Columns: week: its Monday. users: with any request. users_new, users_kept (active the week before), users_back (after a gap): they sum to users. new_share: of users. new_token_share: tokens of new users / tokens of all. is_partial: the week is not over, or the period cuts it.
+Example: SELECT week, users, users_new, users_kept, users_back FROM study_39_new_and_returning_users(from_day = today() - 56, to_day = today() + 1, exact = false)';
