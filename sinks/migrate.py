@@ -202,6 +202,7 @@ def views(directory: Path = VIEWS_DIR) -> list[Script]:
         (directory / "share_last_hour.sql").read_text("utf-8"),
         {"database": "{database}", "branches": _last_hour_branches()},
     )
+    shares.append(Script(0, "share_as_of", _share_as_of_sql(template)))
     return [*plain, *shares, Script(0, "share_last_hour", last_hour), *_study(directory / "study")]
 
 
@@ -265,12 +266,40 @@ def _share_sql(template: str, view: ShareView) -> str:
         template,
         {
             "database": "{database}",
+            "view": f"by_{view.name}",
             "name": view.name,
+            "what": f"Share of traffic by {view.name}, per bucket of event time, from {view.table}.",
+            "parameter": "",
+            "argument": "",
             "column": view.column,
+            "source": f"{{database}}.{view.table}",
             "table": view.table,
             "time": view.time,
             "seconds": str(view.seconds),
             "example_seconds": str(15 * view.seconds),
+        },
+    )
+
+
+def _share_as_of_sql(template: str) -> str:
+    moment = "as_of = {as_of:DateTime64(3, 'UTC')}"
+    return render(
+        template,
+        {
+            "database": "{database}",
+            "view": "as_of",
+            "name": "value of the column",
+            "what": "Share of traffic as it stood at a moment, by any column of usage_as_of, per bucket of"
+            " event time: an answer that was given then, given again. Reads usage_events: its cost grows"
+            " with the requests of the range.",
+            "parameter": "column: such as model, vendor or origin. as_of: the moment, UTC. ",
+            "argument": "column = ''vendor'', as_of = now64(3) - INTERVAL 1 HOUR, ",
+            "column": "{column:Identifier}",
+            "source": f"{{database}}.usage_as_of({moment})",
+            "table": "usage_as_of",
+            "time": "minute",
+            "seconds": "60",
+            "example_seconds": "86400",
         },
     )
 

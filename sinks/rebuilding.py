@@ -50,6 +50,23 @@ _ROLLUP = {rollup.name: rollup for rollup in ROLLUPS}
 
 
 @dataclass(frozen=True)
+class ChangedRows:
+    """How rows of ``usage_events`` are changed while their month is made anew.
+
+    Attributes:
+        rows: Makes of a SELECT of rows, all columns, one that gives them as they are to be.
+        before_swap: Called when the staging tables hold every row; rows that land meanwhile are
+            waited for, and then it is called again.
+    """
+
+    rows: Callable[[str], str]
+    before_swap: Callable[[], None]
+
+
+UNCHANGED = ChangedRows(rows=lambda rows: rows, before_swap=lambda: None)
+
+
+@dataclass(frozen=True)
 class Rebuilt:
     """A month of some tables, made anew.
 
@@ -73,6 +90,7 @@ def rebuild_month(
     tables: Sequence[str] = tuple(_ROLLUP),
     *,
     repeats: Sequence[RepeatedOffsets] = (),
+    changed: ChangedRows | None = None,
     say: Say = silent,
     sleep: Callable[[float], object] = time.sleep,
 ) -> Rebuilt:
@@ -83,6 +101,7 @@ def rebuild_month(
         month: ``YYYYMM``.
         tables: Names of rollups.
         repeats: Offsets of which ``usage_events`` is to keep one row: then it is made anew too.
+        changed: How its rows change: then it is made anew too.
 
     Raises:
         FatalError: A view is missing, the month has no rows, another repair is under way, or the
@@ -98,14 +117,17 @@ def rebuild_month(
         )
     span = Span(*month_bounds(month))
     for _ in range(ROUNDS_MAX):
-        with _staging(engine, rollups, repeats) as copies:
-            rows, steps = _fill_and_swap(engine, frontier, month, rollups, copies, say, sleep)
+        with _staging(engine, rollups, repeats, bool(repeats or changed)) as copies:
+            rows, steps = _fill_and_swap(
+                engine, frontier, month, rollups, changed or UNCHANGED, copies, say, sleep
+            )
         say(f"{_text(month)}: comparing with the rows")
         proof = check_rollups(engine, frontier, spans=[span], with_keys=True, sleep=sleep)
         wrong = [each for each in proof.differences if each.place.split()[0] in tables]
         if not wrong:
             names = tuple(each.name for each in rollups)
-            return Rebuilt(month, (EVENTS, *names) if repeats else names, rows, steps, proof)
+            everything = (EVENTS, *names) if repeats or changed else names
+            return Rebuilt(month, everything, rows, steps, proof)
         say(f"{_text(month)}: rows landed during the swap, once more")
     raise FatalError(
         f"{wrong[0].place}: {wrong[0].found}, not {wrong[0].expected}, after {ROUNDS_MAX} rebuilds:"
@@ -125,10 +147,13 @@ def tables_like(engine: Engine, prefix: str) -> list[str]:
 
 @contextmanager
 def _staging(
-    engine: Engine, rollups: Sequence[Rollup], repeats: Sequence[RepeatedOffsets]
+    engine: Engine,
+    rollups: Sequence[Rollup],
+    repeats: Sequence[RepeatedOffsets],
+    with_events: bool,
 ) -> Iterator[bool]:
     """Make the staging tables; yield whether ``usage_events`` is among them; drop them at the end."""
-    names = [each.name for each in rollups] + ([EVENTS] if repeats else [])
+    names = [each.name for each in rollups] + ([EVENTS] if with_events else [])
     left = tables_like(engine, STAGING)
     if left:
         drops = "; ".join(f"DROP TABLE {engine.table(name)}" for name in left)
@@ -138,7 +163,7 @@ def _staging(
             engine.command(f"CREATE TABLE {engine.table(STAGING + name)} AS {engine.table(name)}")
         for name in tables_like(engine, COMPLETING):
             engine.command(f"DROP TABLE IF EXISTS {engine.table(name)} SYNC")
-        if repeats:
+        if with_events:
             engine.command(
                 f"CREATE TABLE {engine.table(STAGING + 'repeats')}"
                 " (kafka_partition UInt16, kafka_offset UInt64)"
@@ -147,7 +172,7 @@ def _staging(
             for each in repeats:
                 rows = [(each.partition, int(offset)) for offset in each.offsets]
                 engine.insert(STAGING + "repeats", ("kafka_partition", "kafka_offset"), rows)
-        yield bool(repeats)
+        yield with_events
     finally:
         for name in (*names, "repeats"):
             engine.command(f"DROP TABLE IF EXISTS {engine.table(STAGING + name)} SYNC")
@@ -158,6 +183,7 @@ def _fill_and_swap(
     frontier: Callable[[], Frontier],
     month: int,
     rollups: Sequence[Rollup],
+    changed: ChangedRows,
     with_events: bool,
     say: Say,
     sleep: Callable[[float], object],
@@ -165,7 +191,7 @@ def _fill_and_swap(
     """Fill the staging tables until they hold all rows, swap; return the rows and the steps."""
     selects = {rollup.name: select_of_view(engine, rollup) for rollup in rollups}
     reached = dict(frontier())
-    removed = _fill_settled(engine, month, selects, with_events, reached, say)
+    removed = _fill_settled(engine, month, selects, changed, with_events, reached, say)
     start, end = month_bounds(month)
     names = [*selects, *([EVENTS] if with_events else [])]
     # The staging table that counts most of the rows tells whether it holds all of them.
@@ -174,7 +200,11 @@ def _fill_and_swap(
     for step in range(1, STEPS_MAX + 1):
         rows = _row_count(engine, EVENTS, month)
         counted = _row_count(engine, EVENTS, month, only)
-        if counted - removed == _staged(engine, told_by, month):
+        staged = _staged(engine, told_by, month)
+        if counted - removed == staged:
+            changed.before_swap()
+            counted = _row_count(engine, EVENTS, month, only)
+        if counted - removed == staged:
             say(f"{_text(month)}: swapping {', '.join(names)}")
             for name in names:
                 _swap(engine, name, month)
@@ -182,7 +212,8 @@ def _fill_and_swap(
         now = dict(frontier())
         if now != reached:
             rows_since = f"{_times(start, end)} AND {not_before(reached)} AND {settled(now)}"
-            _fill(engine, selects, with_events, f"SELECT * FROM {engine.table(EVENTS)}", rows_since)
+            source = changed.rows(f"SELECT * FROM {engine.table(EVENTS)} WHERE {rows_since}")
+            _fill(engine, selects, with_events, source)
             reached = now
         else:
             sleep(STEP_WAIT_SECONDS)
@@ -205,6 +236,7 @@ def _fill_settled(
     engine: Engine,
     month: int,
     selects: dict[str, str],
+    changed: ChangedRows,
     with_events: bool,
     reached: Frontier,
     say: Say,
@@ -221,22 +253,23 @@ def _fill_settled(
             f"SELECT uniqExact({place}), count() FROM {events} WHERE {condition}"
         )
         removed = all_copies - kept
+        one_of_each = f"ORDER BY ingested_at LIMIT 1 BY {place}"
         engine.command(
-            f"INSERT INTO {staged} SELECT * FROM {events} WHERE {condition}"
-            f" ORDER BY ingested_at LIMIT 1 BY {place}"
+            f"INSERT INTO {staged}"
+            f" {changed.rows(f'SELECT * FROM {events} WHERE {condition} {one_of_each}')}"
         )
     for day in _days(engine, month):
         say(f"{_text(month)}: {day:%Y-%m-%d}")
         of_day = _times(day, day + timedelta(days=1))
         if with_events:
+            kept_rows = f"{of_day} AND {settled(reached)} AND {place} NOT IN {repeats}"
             engine.command(
-                f"INSERT INTO {staged} SELECT * FROM {events} WHERE {of_day} AND {settled(reached)}"
-                f" AND {place} NOT IN {repeats}"
+                f"INSERT INTO {staged} {changed.rows(f'SELECT * FROM {events} WHERE {kept_rows}')}"
             )
-            _fill(engine, selects, False, f"SELECT * FROM {staged}", of_day)
+            _fill(engine, selects, False, f"SELECT * FROM {staged} WHERE {of_day}")
         else:
-            rows = f"{of_day} AND {settled(reached)}"
-            _fill(engine, selects, False, f"SELECT * FROM {events}", rows)
+            rows = f"SELECT * FROM {events} WHERE {of_day} AND {settled(reached)}"
+            _fill(engine, selects, False, rows)
     return int(removed)
 
 
@@ -249,11 +282,8 @@ def _days(engine: Engine, month: int) -> list[datetime]:
     return [datetime.fromtimestamp(day, UTC) for (day,) in found]
 
 
-def _fill(
-    engine: Engine, selects: dict[str, str], with_events: bool, source: str, where: str
-) -> None:
-    """Add rows of a source to the staging tables."""
-    rows = f"{source} WHERE {where}"
+def _fill(engine: Engine, selects: dict[str, str], with_events: bool, rows: str) -> None:
+    """Add rows, SQL that selects them, to the staging tables."""
     if with_events:
         engine.command(f"INSERT INTO {engine.table(STAGING + EVENTS)} {rows}")
     for name, select in selects.items():

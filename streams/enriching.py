@@ -145,7 +145,7 @@ def _instants(epoch_ms: Int64s) -> pa.Array:
 
 
 def _model_columns(names: Coded, resolved: list[Resolution | None]) -> dict[str, pa.Array]:
-    texts = [_texts(each) for each in resolved]
+    texts = [texts_of(each) for each in resolved]
     columns: dict[str, pa.Array] = {
         name: names.replace([each[i] for each in texts]).to_arrow(UNKNOWN)
         for i, name in enumerate(TEXT_ATTRIBUTES)
@@ -157,7 +157,7 @@ def _model_columns(names: Coded, resolved: list[Resolution | None]) -> dict[str,
     return columns
 
 
-def _texts(resolution: Resolution | None) -> tuple[str | None, ...]:
+def texts_of(resolution: Resolution | None) -> tuple[str | None, ...]:
     """Return `TEXT_ATTRIBUTES` of a model; ``None`` is unknown."""
     if resolution is None:
         return (None,) * len(TEXT_ATTRIBUTES)

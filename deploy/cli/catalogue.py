@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from deploy.cli.catalogue_topic import Stored, read_values, write_values
+from deploy.cli.catalogue_topic import Stored, read_values, topic_catalogue, write_values
 from deploy.cli.stack import data_dir_option, settings_for
 from schemas.catalogue import (
     Catalogue,
@@ -172,7 +172,7 @@ def show(name: str, from_topic: bool, prices: bool, form: str, data_dir: Path | 
     MODEL is a name as events carry it: an id, an alias, with :variant or date. Exit code 1 when it
     resolves to nothing.
     """
-    known = _topic_catalogue(data_dir) if from_topic else load_shipped()
+    known = _of_topic(data_dir) if from_topic else load_shipped()
     resolution = known.resolve(name)
     if resolution is None:
         raise FatalError(f"{name} is unresolved{_similar(name, known)}")
@@ -186,16 +186,6 @@ def show(name: str, from_topic: bool, prices: bool, form: str, data_dir: Path | 
     if prices:
         for price in resolution.model.prices:
             click.echo(f"price from {_utc(price.valid_from_ms):<18} {_price_text(price)}")
-
-
-def _topic_catalogue(data_dir: Path | None) -> Catalogue:
-    models = []
-    for key, stored in read_values(settings_for(data_dir).kafka_bootstrap_servers).items():
-        try:
-            models.append(decode_model(stored.value, key.encode()))
-        except RecordError as error:
-            click.echo(f"skipped on the topic: {key}: {error}", err=True)
-    return Catalogue.of(models)
 
 
 def _similar(name: str, known: Catalogue) -> str:
@@ -235,6 +225,12 @@ def _shown(value: object) -> str:
     if value is None or value == ():
         return "-"
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _of_topic(data_dir: Path | None) -> Catalogue:
+    return topic_catalogue(
+        settings_for(data_dir).kafka_bootstrap_servers, lambda text: click.echo(text, err=True)
+    )
 
 
 def _utc(at_ms: int) -> str:

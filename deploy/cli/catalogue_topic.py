@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
-from schemas.errors import ConfigurationError, FatalError, RetryableError
+from schemas.catalogue import Catalogue, decode_model
+from schemas.errors import ConfigurationError, FatalError, RecordError, RetryableError
 from schemas.topics import MODELS_TOPIC
 
 CONNECT_TIMEOUT_MS = 10_000
@@ -82,6 +83,24 @@ def _read_to_end(consumer: KafkaConsumer, servers: str, topic: str) -> dict[str,
                 else:
                     values[key] = Stored(record.value, FROM_FILES in record.headers)
     return values
+
+
+def topic_catalogue(servers: str, skipped: Callable[[str], object]) -> Catalogue:
+    """Return the catalogue of the topic, as workers know it.
+
+    Args:
+        skipped: Called with a line about each record that cannot be decoded.
+
+    Raises:
+        As `read_values`.
+    """
+    models = []
+    for key, stored in read_values(servers).items():
+        try:
+            models.append(decode_model(stored.value, key.encode()))
+        except RecordError as error:
+            skipped(f"skipped on the topic: {key}: {error}")
+    return Catalogue.of(models)
 
 
 def write_values(

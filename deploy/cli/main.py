@@ -29,6 +29,7 @@ COMMANDS = {
     "alerts": "alerts:alerts",
     "status": "status:status",
     "reconcile": "reconcile:reconcile",
+    "restate": "restate:restate",
     "dead-letters": "dead_letters:dead_letters",
     "doctor": "doctor:doctor",
     "settings": "settings:settings",

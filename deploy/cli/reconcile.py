@@ -138,7 +138,7 @@ def reconcile(
     if month is not None and (repair or checks):
         raise click.UsageError("--rebuild goes without --repair and --check")
     settings = settings_for(data_dir)
-    with _parts(settings) as (engine, usage_log), _telling() as say:
+    with _parts(settings) as (engine, usage_log), telling("reconciling") as say:
         if month is not None:
             names = tables or [rollup.name for rollup in ROLLUPS]
             frontier = frontier_of(engine, usage_log)
@@ -169,13 +169,13 @@ def _parts(settings: Settings) -> Iterator[tuple[Engine, UsageLog]]:
 
 
 @contextmanager
-def _telling() -> Iterator[Say]:
+def telling(doing: str) -> Iterator[Say]:
     """Say on stderr what is being done: on one line of a terminal."""
     console = Console(stderr=True)
     if not sys.stderr.isatty():
         yield lambda _: None
         return
-    with console.status("reconciling") as status:
+    with console.status(doing) as status:
         yield lambda text: status.update(Text(text))
 
 

@@ -1,4 +1,4 @@
-CREATE OR REPLACE VIEW {database}.share_by_{name} AS
+CREATE OR REPLACE VIEW {database}.share_{view} AS
 WITH
     throwIf({grain_seconds:UInt32} % {seconds} != 0, 'grain_seconds must be a multiple of {seconds}, or 0 for the whole range') = 0 AS grain_is_whole,
     sums AS
@@ -10,7 +10,7 @@ WITH
                 {column} IN
                 (
                     SELECT {column}
-                    FROM {database}.{table}
+                    FROM {source} AS {table}
                     WHERE {time} >= {from_time:DateTime('UTC')} AND {time} < {to_time:DateTime('UTC')} AND {column} != 'unknown'
                     GROUP BY {column}
                     ORDER BY sum(tokens_prompt + tokens_completion) DESC, {column}
@@ -22,7 +22,7 @@ WITH
             sum({table}.cost_nanousd) AS nanousd,
             sum({table}.tokens_unknown) AS tokens_unknown,
             sum({table}.cost_unknown) AS cost_unknown
-        FROM {database}.{table}
+        FROM {source} AS {table}
         WHERE grain_is_whole AND {time} >= {from_time:DateTime('UTC')} AND {time} < {to_time:DateTime('UTC')}
         GROUP BY bucket_start, value
     ),
@@ -62,7 +62,7 @@ SELECT
     cost_unknown
 FROM running
 ORDER BY bucket_start, tokens DESC, value
-COMMENT 'Share of traffic by {name}, per bucket of event time, from {table}.
-Parameters: from_time and to_time, UTC, half-open: minutes and hours belong to the range that their start lies in, so neighbouring ranges share none. grain_seconds: length of a bucket, a multiple of {seconds}, aligned to the epoch in UTC; 0 is one bucket for the whole range. top_n: this many values, the largest by tokens over the range, have rows of their own; the rest is other (as is a value of that name), and what is not known is unknown, always a row of its own if it occurs.
+COMMENT '{what}
+Parameters: {parameter}from_time and to_time, UTC, half-open: minutes and hours belong to the range that their start lies in, so neighbouring ranges share none. grain_seconds: length of a bucket, a multiple of {seconds}, aligned to the epoch in UTC; 0 is one bucket for the whole range. top_n: this many values, the largest by tokens over the range, have rows of their own; the rest is other (as is a value of that name), and what is not known is unknown, always a row of its own if it occurs.
 bucket_start: start of the bucket, UTC; the first may start before from_time and holds nothing earlier. value: the {name}, other or unknown; no row means no requests. tokens: prompt and completion; unknown tokens add nothing. spend_usd: unknown cost adds nothing. token_share, request_share, spend_share: part of all of the bucket, 0 to 1, exactly 1 in sum; null where the total is 0. tokens_total, requests_total, spend_total_usd: the denominators. tokens_unknown, cost_unknown: requests of the row whose tokens or cost are not known.
-Example: SELECT * FROM share_by_{name}(from_time = now() - {example_seconds}, to_time = now(), grain_seconds = {seconds}, top_n = 10)'
+Example: SELECT * FROM share_{view}({argument}from_time = now() - {example_seconds}, to_time = now(), grain_seconds = {seconds}, top_n = 10)'

@@ -210,8 +210,11 @@ def page(
         goal = "yes" if p50 < GOAL_MS else "**no**"
         lines.append(f"| `{each.name}` | {p50:.0f} | {p99:.0f} | {many[0]} | {many[1]} | {goal} |")
     lines.append(
-        "\nThose without figures for eight readers take longer than two seconds: they read `usage_events`: no rollup has a category with a model, a place with a vendor, a user"
-        " or a tag. Their cost grows with the requests of the period.\n"
+        f"\nThose without figures for {READERS} readers take longer than"
+        f" {TOGETHER_MS_MAX / 1000:.0f} seconds alone. Views of users count one in sixteen (exact ="
+        " false). `study_16_length_quantiles` and `study_40_accounts` read `usage_events`: no rollup has"
+        " the length of a request, or the sums of an account; their cost grows with the requests of the"
+        " period.\n"
     )
     return "\n".join(lines)
 
