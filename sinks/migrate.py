@@ -27,13 +27,22 @@ VIEWS_DIR = Path(__file__).parent / "views"
 
 @dataclass(frozen=True)
 class ShareView:
-    """One ``share_by_<name>`` view: the column it divides by and the rollup it reads."""
+    """One ``share_by_<name>`` view: the column it divides by and what it reads."""
 
     name: str
     column: str
-    table: str = "usage_1m"
-    time: str = "minute"
+    table: str = "usage_for"
+    time: str = "time"
     seconds: int = 60
+
+    @property
+    def source(self) -> str:
+        """What it reads, SQL: ``usage_for`` is a view that wants to know the range and the grain."""
+        if self.table != "usage_for":
+            return f"{{database}}.{self.table}"
+        types = ("from_time:DateTime('UTC')", "to_time:DateTime('UTC')", "grain_seconds:UInt32")
+        values = (f"{each.split(':')[0]} = {{{each}}}" for each in types)
+        return f"{{database}}.usage_for({', '.join(values)})"
 
 
 def _hourly(name: str, column: str) -> ShareView:
@@ -272,7 +281,7 @@ def _share_sql(template: str, view: ShareView) -> str:
             "parameter": "",
             "argument": "",
             "column": view.column,
-            "source": f"{{database}}.{view.table}",
+            "source": view.source,
             "table": view.table,
             "time": view.time,
             "seconds": str(view.seconds),

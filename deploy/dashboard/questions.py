@@ -20,7 +20,7 @@ from streams.windows import SIZES
 TEXT_CHARS_MAX = 512
 SHARES = {view.name: view for view in SHARE_VIEWS}
 WEEKLY = {
-    view.name: ("study_shares" if view.table == "usage_1m" else "study_request_shares", view.column)
+    view.name: ("study_shares" if view.seconds == 60 else "study_request_shares", view.column)
     for view in SHARE_VIEWS
 }
 """Of what a share is asked by the week: rollups of days and hours, so that a year stays cheap."""

@@ -22,7 +22,9 @@ WITH
         SELECT
             *,
             toFloat64(s.token_share) AS part,
-            error_of_odds(part, toFloat64(s.tokens_squared), toFloat64(sum(s.tokens_squared) OVER (PARTITION BY s.week)), s.tokens_total, s.requests_total) AS token_error
+            error_of_odds(part, toFloat64(s.tokens_squared), toFloat64(sum(s.tokens_squared) OVER (PARTITION BY s.week)), s.tokens_total, s.requests_total) AS token_error,
+            wilson_middle(s.requests, s.requests_total) AS request_middle,
+            wilson_reach(s.requests, s.requests_total) AS request_reach
         FROM {database}.study_sampled_shares(column = {column:String}, only = {only:String}, top_n = {top_n:UInt32}, from_day = {from_day:Date}, to_day = {to_day:Date}, by_week = {by_week:Bool}) AS s
     )
 SELECT
@@ -32,11 +34,11 @@ SELECT
     m.requests AS sampled_requests,
     m.spend_usd AS spend_usd,
     m.token_share AS token_share,
-    moved_by(part, -z * token_error) AS token_share_low,
-    moved_by(part, z * token_error) AS token_share_high,
+    moved_by(m.part, -z * m.token_error) AS token_share_low,
+    moved_by(m.part, z * m.token_error) AS token_share_high,
     m.request_share AS request_share,
-    greatest(wilson_middle(sampled_requests, sampled_requests_total) - wilson_reach(sampled_requests, sampled_requests_total), 0) AS request_share_low,
-    least(wilson_middle(sampled_requests, sampled_requests_total) + wilson_reach(sampled_requests, sampled_requests_total), 1) AS request_share_high,
+    greatest(m.request_middle - m.request_reach, 0) AS request_share_low,
+    least(m.request_middle + m.request_reach, 1) AS request_share_high,
     m.spend_share AS spend_share,
     m.tokens_total AS tokens_total,
     m.requests_total AS sampled_requests_total,
