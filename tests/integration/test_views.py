@@ -201,11 +201,12 @@ def test_totals_of_a_century_do_not_overflow(clickhouse: Server, fresh_database:
     huge = 2**62
     with migrated(clickhouse, fresh_database) as client:
         for vendor, part in (("acme", huge), ("tiger", huge - 1), ("loup", 1)):
-            client.command(
-                "INSERT INTO usage_1m (minute, vendor, model, tokens_prompt, requests) "
-                "SELECT toDateTime({at:String}, 'UTC'), {v:String}, {v:String}, {n:UInt64}, 1",
-                parameters={"at": "2026-10-05 12:00:00", "v": vendor, "n": part},
-            )
+            for table, time in (("usage_1m", "minute"), ("usage_1h", "hour")):
+                client.command(
+                    f"INSERT INTO {table} ({time}, vendor, model, tokens_prompt, requests) "
+                    "SELECT toDateTime({at:String}, 'UTC'), {v:String}, {v:String}, {n:UInt64}, 1",
+                    parameters={"at": "2026-10-05 12:00:00", "v": vendor, "n": part},
+                )
         got = {row["value"]: row["token_share"] for row in ask(client, SHARE_VIEWS[1], 0, 10)}
     assert got == {"acme": Decimal("0.5"), "tiger": Decimal("0.5"), "loup": 0}
 
@@ -225,7 +226,7 @@ def test_the_last_hour(clickhouse: Server, fresh_database: str) -> None:
             "GROUP BY dimension",
         )
     assert {(row["dimension"], row["n"], row["s"]) for row in got} == {
-        (view.name, 200, 1) for view in SHARE_VIEWS if view.table == "usage_1m"
+        (view.name, 200, 1) for view in SHARE_VIEWS if view.seconds == 60
     }
 
 
