@@ -192,3 +192,37 @@ def test_launches_say_how_many_fell_again() -> None:
         " September) 10.0 % on 7 September"
     )
     assert said.endswith("1 of 2 had less than half of that on their last day.")
+
+
+def test_users_of_the_last_week() -> None:
+    """The largest first, of all users of the week; what is not known is not named."""
+    row = {"week": date(2026, 9, 7), "users_total": 4000, "is_partial": False}
+    rows = [
+        {**row, "value": "a", "users": 900, "user_share": 0.225},
+        {**row, "value": "b", "users": 3200, "user_share": 0.8},
+        {**row, "value": "unknown", "users": 3900, "user_share": 0.975},
+        {**row, "week": date(2026, 9, 14), "value": "c", "users": 1, "is_partial": True},
+    ]
+    assert words.users(rows) == (
+        "In the week of 7 September 2026, of 4,000 users, these used each: b 3,200 (80.0 %) and a 900"
+        " (22.5 %)."
+    )
+    assert words.users(rows[2:3]).endswith("nothing is known of who was used.")
+
+
+def test_new_users_and_those_who_stay() -> None:
+    """Parts of the users of the last whole week; without any tokens nobody's part is known."""
+    row = {
+        "week": date(2026, 9, 7),
+        "users": 200,
+        "users_new": 50,
+        "users_kept": 120,
+        "users_back": 30,
+        "new_share": 0.25,
+        "new_token_share": None,
+        "is_partial": False,
+    }
+    assert words.returning([row]) == (
+        "In the week of 7 September 2026, of 200 users, 60.0 % had been active the week before, 15.0 %"
+        " came back after a gap and 25.0 % were new; the new ones made an unknown part of the tokens."
+    )
