@@ -20,6 +20,7 @@ from clickhouse_connect.driver import Client
 from schemas.continents import CONTINENT_OF
 from schemas.errors import ConfigurationError
 from sinks.clickhouse import CAUGHT, sorted_error
+from sinks.inlining import body_of, inlined
 
 MIGRATIONS_DIR = Path(__file__).parent / "migrations"
 VIEWS_DIR = Path(__file__).parent / "views"
@@ -199,9 +200,6 @@ def migrations(directory: Path = MIGRATIONS_DIR) -> list[Script]:
 def views(directory: Path = VIEWS_DIR) -> list[Script]:
     """Return the views of this version, each after those it reads."""
     template = (directory / "share_by.sql").read_text("utf-8")
-    shares = [
-        Script(0, f"share_by_{view.name}", _share_sql(template, view)) for view in SHARE_VIEWS
-    ]
     plain = [
         Script(0, path.stem, path.read_text("utf-8"))
         for path in sorted(directory.glob("*.sql"))
@@ -211,7 +209,12 @@ def views(directory: Path = VIEWS_DIR) -> list[Script]:
         (directory / "share_last_hour.sql").read_text("utf-8"),
         {"database": "{database}", "branches": _last_hour_branches()},
     )
-    shares.append(Script(0, "share_as_of", _share_as_of_sql(template)))
+    bodies = {each.name: body_of(each.sql) for each in plain if each.name.startswith("usage_")}
+    shares = [
+        Script(0, f"share_by_{view.name}", inlined(_share_sql(template, view), bodies))
+        for view in SHARE_VIEWS
+    ]
+    shares.append(Script(0, "share_as_of", inlined(_share_as_of_sql(template), bodies)))
     return [*plain, *shares, Script(0, "share_last_hour", last_hour), *_study(directory / "study")]
 
 
@@ -225,17 +228,24 @@ def _study(directory: Path) -> list[Script]:
         "continents": ", ".join(f"'{continent}'" for continent in CONTINENT_OF.values()),
     }
 
+    bodies: dict[str, str] = {}
+
+    def script(name: str, sql: str) -> Script:
+        whole = inlined(sql, bodies)
+        bodies[name] = body_of(whole)
+        return Script(0, name, whole)
+
     def rendered(stem: str) -> str:
         return render((directory / f"{stem}.sql").read_text("utf-8"), snippets)
 
     made_of = [
-        Script(0, "study_located", rendered("00_located")),
-        Script(0, "study_user_days", rendered("00_user_days")),
-        *(Script(0, f"study_{each.name}", _study_sql(template, each)) for each in STUDY_SHARES),
-        Script(0, "study_sampled_estimates", rendered("00_estimates")),
+        script("study_located", rendered("00_located")),
+        script("study_user_days", rendered("00_user_days")),
+        *(script(f"study_{each.name}", _study_sql(template, each)) for each in STUDY_SHARES),
+        script("study_sampled_estimates", rendered("00_estimates")),
     ]
     analyses = [
-        Script(0, f"study_{path.stem}", rendered(path.stem))
+        script(f"study_{path.stem}", rendered(path.stem))
         for path in sorted(directory.glob("[0-9][0-9]_*.sql"))
         if not path.stem.startswith("00_")
     ]
