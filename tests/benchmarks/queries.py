@@ -43,11 +43,13 @@ TOGETHER_MS_MAX = 2_000.0
 FRESH_SECONDS = 20.0
 
 TOP = {"03_open_authors", "04_top_open_models", "12_top_reasoning_models", "14_top_tool_models",
-       "26_countries", "33_vendors", "34_vendor_countries", "36_churn", "37_launches"}  # fmt: skip
+       "26_countries", "33_vendors", "34_vendor_countries", "36_churn", "37_launches", "38_users",
+       "42_errors_and_caches"}  # fmt: skip
 CELLS = {"07_open_categories", "08_chinese_open_categories", "09_programming_by_origin",
          "10_roleplay_by_origin", "17_lengths_by_category", "20_categories", "21_programming_by_vendor",
          "22_tags_within_categories", "23_author_profiles", "28_retention_patterns",
          "29_price_and_use_of_categories", "30_price_and_use_of_models", "30_price_elasticity"}  # fmt: skip
+COLUMNS = {"38_users", "40_accounts", "42_errors_and_caches"}
 SAMPLES = {"28_retention", "28_retention_patterns", "38_users", "39_new_and_returning_users"}
 """Those that can count one user in sixteen."""
 
@@ -77,8 +79,8 @@ def questions(names: Sequence[str]) -> dict[str, str]:
         period = YEAR
         if short == "28_retention":
             more, period = ", model = 'openai/gpt-4o-mini'", LENGTHS
-        if short in ("38_users", "40_accounts"):
-            more = ", column = 'vendor'" + (", top_n = 15" if short == "38_users" else "")
+        if short in COLUMNS:
+            more += ", column = 'vendor'"
         if short in SAMPLES:
             more += ", exact = false"
         found[name] = f"SELECT * FROM {name}({period}{more})"
