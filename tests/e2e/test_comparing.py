@@ -158,8 +158,8 @@ def test_lost_row(client: HttpClient, expected: Recount, topics: Topics) -> None
 @pytest.mark.parametrize(
     ("table", "columns", "seen_in"),
     [
-        ("usage_1m", "minute, model", {"usage_1m", "share"}),
-        ("usage_1h", "hour, model", {"usage_1h", "usage_1d"}),
+        ("usage_1m", "minute, model", {"usage_1m"}),
+        ("usage_1h", "hour, model", {"usage_1h", "usage_1d", "share"}),
         ("usage_context_1h", "hour, app_id", {"usage_context_1h", "share"}),
     ],
 )
