@@ -119,6 +119,15 @@ def test_every_value(client: HttpClient, view: ShareView) -> None:
 
 
 @views
+@pytest.mark.parametrize("cut", [0, 60, 3600])
+def test_whichever_rollup_answers(client: HttpClient, view: ShareView, cut: int) -> None:
+    """Whole days, hours and minutes, by days, hours and in one piece: the same definition."""
+    during = (DAY[0] + timedelta(seconds=cut), DAY[1])
+    for grain in (0, 3600, 86_400):
+        check(ask(client, view, grain, 3, during), recount(view, grain, 3, during))
+
+
+@views
 def test_top_other_and_unknown(client: HttpClient, view: ShareView) -> None:
     """Two named values, the rest in other, unknown on its own and never in other."""
     got = ask(client, view, view.seconds, 2)
