@@ -111,7 +111,7 @@ DROP TABLE old
     [
         ("ALTER TABLE usage_events MODIFY SETTING non_replicated_deduplication_window = 10", "usage_events would count repeated inserts twice"),
         ("ALTER TABLE usage_duplicates RESET SETTING non_replicated_deduplication_window", "usage_duplicates would count repeated inserts twice"),
-        ("ALTER TABLE usage_events DROP COLUMN tags", "table .*usage_events lacks column tags"),
+        ("ALTER TABLE usage_events DROP COLUMN service_tier", "table .*usage_events lacks column service_tier"),
         ("ALTER TABLE usage_events MODIFY COLUMN attempt UInt16", "column attempt of table .*usage_events is UInt16, not UInt8"),
         ("ALTER TABLE usage_duplicates MODIFY COLUMN source LowCardinality(String) MATERIALIZED event_id", r"column source of table .*usage_duplicates is MATERIALIZED LowCardinality"),
         ("DROP TABLE usage_duplicates", "table .*usage_duplicates is missing"),

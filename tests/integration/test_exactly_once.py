@@ -88,6 +88,9 @@ def test_events_sent_again_are_set_aside_and_counted(parts: Parts) -> None:
         send(parts, values)
         duplicates = "tokentide_records_duplicate_total"
         wait_for(lambda: parts.metric(duplicates) == 350, "the re-sent ones")
+        # Else they are read, and counted, once more.
+        committed = "tokentide_records_committed_total"
+        wait_for(lambda: parts.metric(committed) == 650, "their offsets")
         worker.stop(0)
         worker.start()
         send(parts, values)

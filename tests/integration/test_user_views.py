@@ -20,24 +20,13 @@ from tests.integration.sinks_database import (
     reader_at,
     rows_of,
 )
+from tests.rollups import chosen
 from tests.usage_rows import as_table, random_rows, tokens
 
 START = datetime(2026, 9, 1, tzinfo=UTC)
 FROM, TO = date(2026, 9, 3), date(2026, 9, 29)
 USERS = 3000
 WEEK = timedelta(days=7)
-
-
-def chosen(user: int) -> bool:
-    """Return whether a user is one of the sixteenth.
-
-    intHash64 is the finaliser of MurmurHash3 with this constant (IntHash64Impl in ClickHouse).
-    """
-    mask = (1 << 64) - 1
-    user ^= 0x4CF2D2BAAE6DA887
-    user = (user ^ (user >> 33)) * 0xFF51AFD7ED558CCD & mask
-    user = (user ^ (user >> 33)) * 0xC4CEB9FE1A85EC53 & mask
-    return (user ^ (user >> 33)) % 16 == 0
 
 
 def made_rows() -> list[dict[str, Any]]:
