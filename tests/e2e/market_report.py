@@ -14,7 +14,7 @@ NOTE = (
     "OpenRouter's public daily ranking of 23 May to 21 August 2026, replayed as requests through the"
     " whole of tokentide: tokens of each model and day are the published ones, divided by one number."
     " What is outside a day's first 50 models is unknown. Single requests are simulated: their"
-    " lengths, callers, categories, tool calls and prices paid say nothing about that market."
+    " lengths, callers, users, categories, tool calls and prices paid say nothing about that market."
 )
 
 
