@@ -244,7 +244,9 @@ def finish_stopped(
 
 def _kept_and_unchanged(engine: Engine, restatement_id: str) -> tuple[int, int]:
     """Return how many former versions were kept, and how many rows are still like theirs."""
-    same = " AND ".join(f"{_plain('f', name)} = {_plain('e', name)}" for name in _CHANGING)
+    same = " AND ".join(
+        f"{_comparable(name, f'f.{name}')} = {_comparable(name, f'e.{name}')}" for name in _CHANGING
+    )
     ((kept,),) = engine.rows(
         f"SELECT count() FROM {engine.table(FORMER)} WHERE restatement_id = {{id:String}}",
         {"id": restatement_id},
@@ -320,20 +322,15 @@ def _new(column: str) -> str:
     return f"if(m.known, m.{column}, e.{column})"
 
 
-def _plain(side: str, column: str) -> str:
-    """Return a column in a form in which null equals null."""
-    name = column if side == "" else f"{side}.{column}"
-    return f"ifNull(toFloat64({name}), -1)" if column in (*SIZES, "cost_nanousd") else name
+def _comparable(column: str, value: str) -> str:
+    """Return a value of a column, SQL, in a form in which null equals null."""
+    return f"ifNull(toFloat64({value}), -1)" if column in (*SIZES, "cost_nanousd") else value
 
 
 def _differs() -> str:
     """Return the condition that a row's meaning of now is not the one it has."""
-    wide = (*SIZES, "cost_nanousd")
     parts = [
-        f"ifNull(toFloat64({_new(name)}), -1) != {_plain('e', name)}"
-        if name in wide
-        else f"{_new(name)} != e.{name}"
-        for name in _CHANGING
+        f"{_comparable(name, _new(name))} != {_comparable(name, f'e.{name}')}" for name in _CHANGING
     ]
     return f"({' OR '.join(parts)})"
 
