@@ -35,7 +35,7 @@ from streams.alerts.share_window import (
 )
 from streams.detection import BIN_MS, Bin, Kind, State, Transition
 from streams.partitions import PartitionLoops, StoreRequest
-from streams.record_batches import App, Fetched, RecordBatchSchema
+from streams.record_batches import App, Fetched
 
 log = structlog.get_logger()
 
@@ -436,7 +436,7 @@ def _and_silence(history: Iterable[dict[str, Bin]], judged_ms: int) -> Iterator[
 
 def register(app: App, loops: PartitionLoops) -> None:
     """Add the agent to the app."""
-    topic = app.topic(SHARES_TOPIC, schema=RecordBatchSchema(), maxsize=FETCHES_WAITING_MAX)
+    topic = app.fetches(SHARES_TOPIC, waiting_max=FETCHES_WAITING_MAX)
 
     @app.agent(topic, name="detect_share_changes")  # type: ignore[untyped-decorator]
     async def detect_share_changes(stream: object) -> None:

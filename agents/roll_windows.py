@@ -27,7 +27,7 @@ from schemas.topics import PANES_TOPIC
 from streams.pane_topic import dimensions_of
 from streams.panes import NO_PANES, by_dimension
 from streams.partitions import Confirm, PartitionLoops, StoreRequest
-from streams.record_batches import App, Fetched, RecordBatchSchema
+from streams.record_batches import App, Fetched
 from streams.share_window import as_record, key
 from streams.stages import stage
 from streams.watermarks import Watermarks
@@ -308,7 +308,7 @@ def _chunks(ends_ms: Sequence[int], size: Size) -> Iterable[Sequence[int]]:
 
 def register(app: App, loops: PartitionLoops) -> None:
     """Add the agent to the app."""
-    topic = app.topic(PANES_TOPIC, schema=RecordBatchSchema(), maxsize=FETCHES_WAITING_MAX)
+    topic = app.fetches(PANES_TOPIC, waiting_max=FETCHES_WAITING_MAX)
 
     @app.agent(topic, name="roll_windows")  # type: ignore[untyped-decorator]
     async def roll_windows(stream: object) -> None:

@@ -33,7 +33,7 @@ from streams.enriching import blocks_by_month, enrich
 from streams.health import Progress
 from streams.pane_topic import Landed
 from streams.partitions import Confirm, PartitionLoops, StoreRequest
-from streams.record_batches import App, Fetched, RecordBatchSchema
+from streams.record_batches import App, Fetched
 from streams.seen_ids import Checked, Mask, SeenIds, StoredIds
 from streams.stages import stage
 
@@ -453,7 +453,7 @@ def _token(batch: Batch, first_offset: int, next_offset: int, month: int) -> str
 
 def register(app: App, loops: PartitionLoops) -> None:
     """Add the agent to the app."""
-    topic = app.topic(USAGE_TOPIC, schema=RecordBatchSchema(), maxsize=FETCHES_WAITING_MAX)
+    topic = app.fetches(USAGE_TOPIC, waiting_max=FETCHES_WAITING_MAX)
 
     @app.agent(topic, name="store_usage")  # type: ignore[untyped-decorator]
     async def store_usage(stream: object) -> None:

@@ -11,7 +11,8 @@ offset order, at least once, but for those of aborted transactions. It never com
 Defects of Faust 0.15.3 closed here, each with a test in tests/integration/test_record_batches.py:
 offsets committed past records in flight (#606), a failing agent that acknowledges what it failed
 on (#189), a worker that hangs after a coordinator error (#175), a fetch that waits 1.5 s on idle
-partitions (#306), a start position that signals cannot change (`perform_seek`).
+partitions (#306), a start position that signals cannot change (`perform_seek`), an offset kept of
+each event for as long as the worker lives.
 """
 
 import asyncio
@@ -144,7 +145,8 @@ class Fetched:
     Attributes:
         tp: Topic and partition.
         generation: Consumer group generation it was fetched in.
-        batches: Record batches in offset order, at least one; a batch may hold no record.
+        batches: Record batches in offset order; a batch may hold no record. There are none in the
+            first event of a partition that was assigned and holds nothing unread.
         high_watermark: End offset of the partition when it was fetched.
     """
 
@@ -327,6 +329,11 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             if offset >= 0:
                 consumer.seek(TopicPartition(tp.topic, tp.partition), offset)
 
+    def partition_states(self) -> Any:
+        """Return aiokafka's state of the partitions that are assigned now, if any are."""
+        subscription = self._consumer._subscription.subscription if self._consumer else None
+        return subscription.assignment if subscription is not None else None
+
     async def commit_range(self, tp: TP, offset: int, metadata: str) -> None:
         """Commit ``offset`` with ``metadata``.
 
@@ -382,6 +389,8 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.committed: dict[TP, Committed] = {}
+        self._silent: set[TP] = set()
+        """Assigned partitions of which no event has been delivered since."""
         self._resumed = asyncio.Event()
 
     def _new_consumer_thread(self) -> ConsumerThread:
@@ -392,9 +401,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
 
         The broker answers at least every `FETCH_WAIT_MS`, new records or not.
         """
-        consumer = self._thread._consumer
-        subscription = consumer._subscription.subscription if consumer is not None else None
-        assignment = subscription.assignment if subscription is not None else None
+        assignment = self._thread.partition_states()
         if assignment is None or not self._get_active_partitions():
             return 0.0
         stamps_ms = [assignment.state_value(tp).timestamp or 0 for tp in assignment.tps]
@@ -410,8 +417,10 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
 
     async def perform_seek(self) -> None:
         """Start each assigned partition at its committed offset, and keep its metadata."""
+        self._silent.clear()
         self.committed = await self._thread.fetch_committed()
         await self._thread.seek_all({tp: each.offset for tp, each in self.committed.items()})
+        self._silent = set(self.committed)
 
     def resume_partitions(self, tps: Any) -> None:
         super().resume_partitions(tps)
@@ -438,20 +447,38 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
             self._resumed.clear()
             await self.wait_first(self._resumed.wait(), timeout=POLL_SECONDS)
             return
+        generation = self.app.consumer_generation_id
         fetched = await self._thread.getmany(active, timeout=POLL_SECONDS)
-        for event in fetched.values():
+        for event in (*fetched.values(), *self._read_to_the_end(active, generation)):
             if not self.flow_active or self.app.consumer_generation_id != event.generation:
                 # A rebalance is under way: perform_seek moves back before the flow resumes.
                 return
+            self._silent.discard(event.tp)
             await self.wait_first(self.callback(self._message(event)), self.suspend_flow.wait())
 
+    def _read_to_the_end(self, active: set[TP], generation: int) -> list[Fetched]:
+        """Return an event for each new partition that holds nothing after what is committed.
+
+        Without it the owner of a partition that nobody writes to would not know that it is one.
+        """
+        assignment = self._thread.partition_states()
+        ended = []
+        for tp in self._silent & active:
+            partition = TopicPartition(tp.topic, tp.partition)
+            if assignment is not None and partition in assignment.tps:
+                # None until the broker has answered the first fetch.
+                end = assignment.state_value(partition).highwater
+                if end == max(self.committed[tp].offset, 0):
+                    ended.append(Fetched(tp, generation, (), end))
+        return ended
+
     def _message(self, fetched: Fetched) -> Any:
-        last = fetched.batches[-1]
+        last = fetched.batches[-1] if fetched.batches else None
         return ConsumerMessage(
             fetched.tp.topic,
             fetched.tp.partition,
-            last.next_offset - 1,
-            last.append_time_ms / 1000,
+            fetched.high_watermark - 1 if last is None else last.next_offset - 1,
+            time.time() if last is None else last.append_time_ms / 1000,
             1,
             [],
             None,
@@ -500,9 +527,17 @@ class RecordBatchSchema(faust.Schema):  # type: ignore[misc]
 
 
 class App(faust.App):  # type: ignore[misc]
-    """A Faust app on this transport. Every topic it consumes must use `RecordBatchSchema`."""
+    """A Faust app on this transport. Every topic it consumes must be one of `fetches`."""
 
     logger = FAUST_LOGGER
+
+    def fetches(self, name: str, *, waiting_max: int) -> Any:
+        """Return a topic whose events are fetches, of which so many may wait for their agent.
+
+        Without acknowledgements: they never move an offset here, and Faust keeps the offset of each
+        until they do.
+        """
+        return self.topic(name, schema=RecordBatchSchema(), acks=False, maxsize=waiting_max)
 
     def _create_directories(self) -> None:
         """Make none: only Faust's tables need one, and there are none."""

@@ -26,6 +26,7 @@ START_SECONDS_MAX = 180.0
 """Longest wait for a part; the first start on a machine downloads Kafka's jars."""
 STOP_SECONDS_MAX = 30.0
 STACK_STOP_SECONDS_MAX = 120.0
+LOG_LINES = 20
 PROJECT = Path(__file__).parent.parent
 LONG = frozenset({"chaos", "e2e", "fuzz"})
 """Folders of tests whose files take minutes each."""
@@ -147,6 +148,9 @@ def running_stack(
                 process.wait(STACK_STOP_SECONDS_MAX)
             finally:
                 process.kill()
+                # Shown by pytest with a failure only.
+                for log in sorted((directory / "logs").glob("*.log")):
+                    print(f"{log.name}:", *last_lines(log, LOG_LINES), sep="\n")
 
 
 def stack_addresses(directory: Path) -> dict[str, str]:

@@ -13,6 +13,7 @@ from typing import Any
 import clickhouse_connect
 import orjson
 import pytest
+from clickhouse_connect.driver.client import Client
 from kafka import KafkaProducer
 
 from schemas.topics import USAGE_TOPIC
@@ -36,8 +37,8 @@ VENDORS = ("openai/gpt-4o", "anthropic/claude-sonnet-4", "deepseek/deepseek-chat
 class Traffic:
     """Usage events around now, some of them late."""
 
-    def __init__(self, bootstrap_servers: str, seed: int) -> None:
-        self._producer = KafkaProducer(bootstrap_servers=bootstrap_servers, acks="all")
+    def __init__(self, producer: KafkaProducer, seed: int) -> None:
+        self._producer = producer
         self._random = random.Random(seed)
         self.sent = 0
 
@@ -85,10 +86,17 @@ def test_windows_equal_a_recount_though_workers_are_killed(stack: Path) -> None:
     """Late events revise, a repeat changes nothing, a new owner goes on where the old one was."""
     addresses = stack_addresses(stack)
     host, port = addresses["clickhouse"].removeprefix("http://").split(":")
-    client = clickhouse_connect.get_client(
-        host=host, port=int(port), username="reader", database="tokentide"
-    )
-    traffic = Traffic(addresses["kafka"], seed=5)
+    with (
+        clickhouse_connect.get_client(
+            host=host, port=int(port), username="reader", database="tokentide"
+        ) as client,
+        KafkaProducer(bootstrap_servers=addresses["kafka"], acks="all") as producer,
+    ):
+        kill_workers(stack, client, Traffic(producer, seed=5))
+
+
+def kill_workers(stack: Path, client: Client, traffic: Traffic) -> None:
+    """Send traffic, kill workers, and compare every window with a recount."""
 
     def newest_end_ms() -> int:
         ends = [each["end_ms"] for each in given_windows(client) if each["window_seconds"] == 60]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from streams.app import create_app
-from streams.record_batches import App, Fetched, RecordBatchSchema
+from streams.record_batches import App, Fetched
 from streams.settings import Settings
 
 WAIT_SECONDS = 30.0
@@ -37,7 +37,7 @@ async def running(app: App) -> AsyncIterator[App]:
 
 def add_reader(app: App, topic: str, handle: Callable[[Fetched], Awaitable[None]]) -> None:
     """Add an agent that calls ``handle`` with every fetch."""
-    channel = app.topic(topic, schema=RecordBatchSchema(), maxsize=8)
+    channel = app.fetches(topic, waiting_max=8)
 
     @app.agent(channel, name=f"read-{topic}")  # type: ignore[untyped-decorator]
     async def read(stream: Any) -> None:

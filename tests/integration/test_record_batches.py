@@ -331,3 +331,48 @@ async def test_two_workers_share_partitions_and_one_takes_over(
         await send(20)
         await until(lambda: seen() >= sent, "records after one has left")
     await producer.stop()
+
+
+async def test_a_partition_with_nothing_unread_is_told_once(
+    kafka_bootstrap: str, new_topic: Callable[..., str], tmp_path: Path
+) -> None:
+    """Its new owner hears of it without a record, empty or read to the end; records come after it."""
+    topic = new_topic(2)
+    await produce(kafka_bootstrap, topic, [b"read"] * 3)
+    settings = settings_of(kafka_bootstrap, topic, tmp_path)
+    app, first = create_app(settings), Reader()
+    add_reader(app, topic, first.handle)
+    async with running(app):
+        await until(lambda: len(first.records()) == 3, "the records")
+        await app.consumer.commit_range(TP(topic, 0), 3, "")
+    app, second = create_app(settings), Reader()
+    add_reader(app, topic, second.handle)
+    async with running(app):
+        await until(lambda: len(second.fetches) == 2, "a word of each partition")
+        assert all(not fetched.batches for fetched in second.fetches)
+        told = {fetched.tp.partition: fetched.high_watermark for fetched in second.fetches}
+        assert told == {0: 3, 1: 0}
+        await produce(kafka_bootstrap, topic, [b"new"])
+        await until(lambda: bool(second.records()), "the new record")
+    assert second.records() == [(3, b"new")]
+    assert len(second.fetches) == 3
+    assert [fetched.tp.partition for fetched in first.fetches if not fetched.batches] == [1]
+
+
+async def test_what_was_handed_over_is_not_kept(
+    kafka_bootstrap: str, new_topic: Callable[..., str], tmp_path: Path
+) -> None:
+    """A worker that reads for weeks grows by nothing.
+
+    Closes: Faust keeps the offset of each acknowledged event until it commits one after it.
+    """
+    topic, reader = new_topic(), Reader()
+    app = create_app(settings_of(kafka_bootstrap, topic, tmp_path))
+    add_reader(app, topic, reader.handle)
+    async with running(app):
+        for number in range(5):
+            await produce(kafka_bootstrap, topic, [b"%d" % number])
+        await until(lambda: len(reader.records()) == 5, "all records")
+        consumer = app.consumer
+        kept = [consumer._unacked_messages, *consumer._acked.values()]
+        assert not any([*kept, *consumer._acked_index.values()])

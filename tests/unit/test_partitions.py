@@ -8,9 +8,10 @@ import pytest
 from faust.types import TP
 
 from schemas.errors import FatalError
-from streams import partitions
+from streams import pane_topic, partitions
 from streams.delivery import declare
 from streams.health import Progress
+from streams.pane_topic import PaneTopic, tell_idle
 from streams.partitions import Limits, PartitionLoop, PartitionLoops, StoreRequest
 from streams.record_batches import Committed, Fetched, PartitionLostError, RecordBatch
 from tests.record_batch import record_batch
@@ -155,6 +156,34 @@ async def test_stopping_lets_the_range_in_flight_land() -> None:
     bench.may_store.set()
     await asyncio.wait_for(task, 5)
     assert bench.journal_without_pauses()[-1] == ("commit", 1, "")
+
+
+async def test_a_new_owner_without_a_record_tells_that_nothing_is_unread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else windows would wait for the partition until somebody publishes to it."""
+    bench = Bench(Committed(7, ""))
+    told: list[tuple[int, int]] = []
+
+    class Topic(PaneTopic):
+        def __init__(self) -> None:
+            pass
+
+        async def publish_idle(self, partition: int, next_offset: int, now_ms: int) -> None:  # noqa: ARG002
+            told.append((partition, next_offset))
+
+    async def crash(error: BaseException) -> None:
+        raise error
+
+    monkeypatch.setattr(pane_topic, "IDLE_SECONDS", 0.01)
+    loops = PartitionLoops(lambda _: bench.loop, crash, bench.progress)
+    await loops.deliver(Fetched(USAGE, 1, (), 7))
+    telling = asyncio.create_task(tell_idle(Topic(), bench.progress, lambda: True))
+    await bench.wait(lambda: bool(told))
+    telling.cancel()
+    await loops.stop()
+    assert told[0] == (0, 7)
+    assert bench.journal == []
 
 
 async def test_a_foreign_declaration_stops_the_worker() -> None:
