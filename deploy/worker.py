@@ -35,6 +35,7 @@ from sinks.usage_events import UsageEventWriter
 from streams import logs
 from streams.app import add_health_pages, create_app
 from streams.dead_letters import DeadLetters
+from streams.decoding import load_compiled
 from streams.detection import Relations
 from streams.health import PANES_LAG, Progress
 from streams.pane_topic import PaneTopic, tell_idle
@@ -68,6 +69,8 @@ def run(settings: Settings) -> None:
     # The database is named with each insert: one that is missing is told by its missing migrations.
     client = clickhouse.connect(dataclasses.replace(writer_address(settings), database="default"))
     require_safe(settings, client)
+    # Takes seconds at the first start on a machine: not while a group waits for a heartbeat.
+    load_compiled()
     uvloop.install()
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)

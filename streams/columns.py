@@ -10,9 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 
 Codes = npt.NDArray[np.int32]
 Mask = npt.NDArray[np.bool_]
@@ -60,16 +58,6 @@ class Coded:
         return pa.DictionaryArray.from_arrays(
             pa.array(filled.codes), pa.array(filled.values, pa.string())
         )
-
-
-def encode(series: pl.Series) -> Coded:
-    """Return a text series as codes."""
-    if series.null_count() == len(series):
-        return Coded(np.full(len(series), -1, dtype=np.int32), ())
-    array = series.to_arrow(compat_level=pl.CompatLevel.oldest())
-    encoded = pc.dictionary_encode(array)
-    codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-    return Coded(codes.astype(np.int32, copy=False), tuple(encoded.dictionary.to_pylist()))
 
 
 def encode_values(values: Sequence[str | None]) -> Coded:

@@ -1,38 +1,41 @@
 """Usage events from record batches, columns at a time.
 
-A row that is plainly valid is decoded with the whole batch. Every row in doubt (a value out of
-range, a flag to set, an escape, anything a fast JSON reader takes differently) goes alone to the
-strict decoder, `schemas.usage_event.decode`, which accepts it or says why not. So the fast path may
-be incomplete, it must only never accept what the strict decoder refuses or reads otherwise; a
-property test holds the two equal.
-
-Traps of `polars.read_ndjson` 2.1 that are handled here: one bad line fails the call without saying
-which; a text field takes a number or an object as text; a lone surrogate becomes NUL; an empty line
-gives no row.
+A row that is plainly valid is decoded with the whole batch, in one pass (`streams.scanning`). Every
+row in doubt (a value out of range, a flag to set, anything that pass does not judge) goes alone to the
+strict decoder, `schemas.usage_event.decode`, which accepts it or says why not. So the fast path may be
+incomplete, it must only never accept what the strict decoder refuses or reads otherwise; a property
+test holds the two equal.
 """
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Any
 
-import msgspec
 import numpy as np
-import numpy.typing as npt
-import polars as pl
+import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
 from prometheus_client import Counter
 
 from schemas import usage_event
 from schemas.errors import RecordError
-from schemas.usage_event import FIELDS, Kind, UsageEvent
-from streams.columns import Coded, Mask, encode, encode_values, join
+from schemas.usage_event import FIELDS, UsageEvent
+from streams.columns import Coded, Mask, encode_values, join
 from streams.dead_letters import Rejected
-from streams.fixed_width import Int64s, hash_prefixes, instants
 from streams.record_batches import RecordBatch
+from streams.scanning import (
+    BOOLEANS,
+    CODED_COLUMNS,
+    CODED_TEXTS,
+    HASHES,
+    IDS,
+    INTEGERS,
+    Array,
+    gather,
+    scan,
+)
+from streams.text_hashes import text_hashes
 
 STRICT = Counter("tokentide_records_decoded_singly", "Records given to the strict decoder.")
 UNKNOWN_VALUES = Counter(
@@ -40,32 +43,10 @@ UNKNOWN_VALUES = Counter(
 )
 
 FIELD = {field.name: field for field in FIELDS}
-IDS = ("event_id", "request_id")
-HASHES = ("user_hash", "session_hash")
-CODED = tuple(f.name for f in FIELDS if f.kind in ("text", "enum") and f.name not in IDS)
-INTEGERS = tuple(f for f in FIELDS if f.kind == "integer")
-STORED_INTEGERS = tuple(f.name for f in INTEGERS if f.name != "schema_version")
-BOOLEANS = tuple(f.name for f in FIELDS if f.kind == "boolean")
+STORED_INTEGERS = tuple(name for name in INTEGERS if name != "schema_version")
 for _field in FIELDS:
     if _field.kind == "enum":
         UNKNOWN_VALUES.labels(_field.name)
-
-_POLARS_TYPE: dict[Kind, pl.DataType] = {"integer": pl.Int64(), "boolean": pl.Boolean()}
-_SCHEMA = {f.name: _POLARS_TYPE.get(f.kind, pl.String()) for f in FIELDS}
-_INT64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-_PYTHON_TYPE: dict[Kind, Any] = {
-    "integer": _INT64,
-    "boolean": bool,
-    "tags": dict[str, str],
-}
-_TYPED = msgspec.json.Decoder(
-    msgspec.defstruct(
-        "Typed", [(f.name, _PYTHON_TYPE.get(f.kind, str) | None, None) for f in FIELDS]
-    )
-)
-_NO_JSON_TEXT = r"^(?:-?\d[\d.eE+-]*|true|false|[\[{](?s:.*))$"
-"""What the text of a JSON value that was no string looks like."""
-_RISKY_ESCAPE = r"\\u(?:0000|[dD][89a-fA-F])"
 _VERDICTS_MAX = 100_000
 
 
@@ -80,8 +61,8 @@ class Events:
         arrays: Integers, booleans, ids, hashes and tags; null is unknown.
     """
 
-    offsets: Int64s
-    occurred_at_ms: Int64s
+    offsets: Array
+    occurred_at_ms: Array
     text: dict[str, Coded]
     arrays: dict[str, pa.Array]
 
@@ -95,15 +76,14 @@ class Decoded:
 
 
 class Lines:
-    """The values of a range as lines, with where each record stood."""
+    """The values of a range as lines, each with a newline at its end, and where each record stood."""
 
     def __init__(self, record_batches: Sequence[RecordBatch]) -> None:
         batches = [each for each in record_batches if each.count]
         self.count = sum(each.count for each in batches)
-        self.joined = b"\n".join(each.joined for each in batches)
-        self.has_escapes = b"\\" in self.joined
+        self.joined = b"\n".join([*(each.joined for each in batches), b""])
         starts = np.cumsum([0, *(each.count for each in batches)])
-        self.offsets: Int64s = np.concatenate(
+        self.offsets: Array = np.concatenate(
             [np.array([], dtype=np.int64)]
             + [
                 np.arange(each.first_offset, each.first_offset + each.count)
@@ -112,7 +92,7 @@ class Lines:
                 for each in batches
             ]
         )
-        self.append_time_ms: Int64s = np.repeat(
+        self.append_time_ms: Array = np.repeat(
             np.array([each.append_time_ms for each in batches], dtype=np.int64),
             [each.count for each in batches],
         )
@@ -125,17 +105,25 @@ class Lines:
     @cached_property
     def split(self) -> list[bytes]:
         """The lines one by one; made only when some must be looked at singly."""
-        return self.joined.split(b"\n") if self.count else []
+        return self.joined.split(b"\n")[:-1]
 
     def value(self, position: int) -> bytes | None:
         """Return a record's value as the producer sent it."""
         return self.irregular.get(position, self.split[position])
 
 
+def load_compiled() -> None:
+    """Compile what a range needs, or load what was compiled before."""
+    decode(())
+    text_hashes(pa.array([""]), np.zeros(1, dtype=np.uint64))
+
+
 def decode(record_batches: Sequence[RecordBatch]) -> Decoded:
     """Decode and validate a range. The outcome depends on the records alone."""
     lines = Lines(record_batches)
-    fast, doubtful = _decode_fast(lines)
+    scanned = _Scanned(lines)
+    doubt = scanned.doubt()
+    fast, doubtful = scanned.events(~doubt), np.flatnonzero(doubt).tolist()
     events: list[tuple[int, UsageEvent]] = []
     rejected: list[Rejected] = []
     STRICT.inc(len(doubtful))
@@ -148,9 +136,8 @@ def decode(record_batches: Sequence[RecordBatch]) -> Decoded:
             rejected.append(Rejected(offset, append_time_ms, value, error.reason, error.field))
         else:
             events.append((offset, event))
-    if events or fast is None:
-        strict = events_of(events)
-        fast = strict if fast is None else _join(fast, strict)
+    if events:
+        fast = _join(fast, events_of(events))
     _count_unknown_values(fast.text["quality"])
     return Decoded(fast, tuple(rejected))
 
@@ -164,109 +151,54 @@ def _count_unknown_values(quality: Coded) -> None:
                 UNKNOWN_VALUES.labels(name).inc(int(count))
 
 
-def _decode_fast(lines: Lines) -> tuple[Events | None, Sequence[int]]:
-    """Return the events that are plainly valid, and the positions of all other records."""
-    positions = np.arange(lines.count)
-    frame = _read(lines.joined, lines.count) if lines.count else None
-    if frame is None and lines.count:
-        good = np.array([_is_typed(line) for line in lines.split], dtype=np.bool_)
-        positions = positions[good]
-        kept = [line for line, keep in zip(lines.split, good, strict=True) if keep]
-        frame = _read(b"\n".join(kept), len(kept)) if kept else None
-    if frame is None:
-        return None, range(lines.count)
-    reader = _Reader(frame, lines, positions)
-    keep = ~reader.doubt()
-    doubtful = np.ones(lines.count, dtype=np.bool_)
-    doubtful[positions[keep]] = False
-    return reader.events(keep), np.flatnonzero(doubtful).tolist()
+class _Scanned:
+    """What one pass found: which rows are in doubt, and the others' columns."""
 
-
-def _read(joined: bytes, count: int) -> pl.DataFrame | None:
-    """Return the fields of JSON lines, or ``None`` if any line is not JSON of the right types."""
-    try:
-        frame = pl.read_ndjson(joined, schema=_SCHEMA)
-    except pl.exceptions.PolarsError:
-        return None
-    return frame if frame.height == count else None
-
-
-def _is_typed(line: bytes) -> bool:
-    """Say whether a line is a JSON object whose known fields have the right JSON types."""
-    try:
-        _TYPED.decode(line)
-        return line.isascii() or bool(line.decode())
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return False
-
-
-class _Reader:
-    """One pass over a frame of fields: which rows are in doubt, and the others' columns."""
-
-    def __init__(self, frame: pl.DataFrame, lines: Lines, positions: npt.NDArray[np.int64]) -> None:
-        self._frame = frame
+    def __init__(self, lines: Lines) -> None:
         self._lines = lines
-        self._positions = positions
-        self._append_time_ms = lines.append_time_ms[positions]
-        self._occurred_at_ms, self._readable = instants(frame["occurred_at"])
-        self._hashes = {name: hash_prefixes(frame[name]) for name in HASHES}
+        self._columns = scan(lines.joined, lines.count)
+        self._numbers = dict(zip(INTEGERS, self._columns.numbers, strict=True))
+        self._has_number = {
+            name: row.view(np.bool_)
+            for name, row in zip(INTEGERS, self._columns.has_number, strict=True)
+        }
+        self._booleans = dict(zip(BOOLEANS, self._columns.booleans, strict=True))
         self._text: dict[str, Coded] = {}
         self._flags: list[tuple[Coded, tuple[str | None, ...]]] = []
 
     def doubt(self) -> Mask:
         """Return the rows that only the strict decoder may judge."""
-        doubt = self._doubtful_numbers()
-        doubt |= ~self._readable
-        for _, readable in self._hashes.values():
-            doubt |= ~readable
-        doubt |= self._occurred_at_ms < usage_event.OCCURRED_AT_MIN_MS
-        doubt |= self._occurred_at_ms > self._append_time_ms + usage_event.AHEAD_MS_MAX
-        for name in CODED:
+        doubt: Mask = self._columns.doubt.view(np.bool_).copy()
+        doubt[list(self._lines.irregular)] = True
+        occurred_at_ms = self._columns.instants
+        doubt |= occurred_at_ms < usage_event.OCCURRED_AT_MIN_MS
+        doubt |= occurred_at_ms > self._lines.append_time_ms + usage_event.AHEAD_MS_MAX
+        for name in CODED_COLUMNS:
             doubt |= self._doubtful_text(name)
-        for name in IDS:
-            doubt |= self._doubtful_ids(name)
-        if self._frame["tags"].null_count() < self._frame.height:
-            doubt |= self._doubtful_tags()
-        if self._lines.has_escapes:
-            doubt |= self._line_series().str.contains(_RISKY_ESCAPE).to_numpy()
-        if self._lines.irregular:
-            doubt |= np.isin(self._positions, list(self._lines.irregular))
-        status = self._text["status"]
-        is_ok = status.pick([value == "ok" for value in status.values], False, np.bool_)
-        for name in ("tokens_prompt", "tokens_completion"):
-            doubt |= is_ok & self._frame[name].is_null().to_numpy()
-        return doubt
+        return doubt | self._doubtful_numbers()
 
     def _doubtful_numbers(self) -> Mask:
-        """Return the rows with a number out of range, or numbers that contradict each other."""
-        version = pl.col("schema_version").fill_null(0)
-        conditions = [version != usage_event.SCHEMA_VERSION]
-        for field in INTEGERS:
-            bounds = pc.min_max(_arrow(self._frame[field.name])).as_py()
-            lowest, highest = bounds["min"], bounds["max"]
-            # Looked at row by row only where the batch as a whole leaves the range.
-            if lowest is not None and (lowest < field.minimum or highest > field.maximum):
-                column = pl.col(field.name)
-                conditions.append((column < field.minimum) | (column > field.maximum))
-        prompt, completion = pl.col("tokens_prompt"), pl.col("tokens_completion")
-        cached = pl.col("tokens_cached").fill_null(0) + pl.col("tokens_cache_write").fill_null(0)
-        conditions += [
-            pl.col("tokens_reasoning") > completion,
-            pl.col("tokens_reasoning").is_not_null() & completion.is_null(),
-            (cached > 0) & ((cached > prompt) | prompt.is_null()),
-            pl.col("ttft_ms").is_not_null()
-            & (
-                (pl.col("ttft_ms") > pl.col("latency_ms") + usage_event.TTFT_OVER_LATENCY_MS_MAX)
-                | ~pl.col("streamed").fill_null(True)
-            ),
-        ]
-        any_true = pl.any_horizontal([each.fill_null(False) for each in conditions])
-        mask: Mask = self._frame.select(any_true).to_series().to_numpy()
-        return mask.copy()
+        """Return the rows whose numbers contradict each other; one that is not there is 0."""
+        number, has = self._numbers, self._has_number
+        prompt, completion = number["tokens_prompt"], number["tokens_completion"]
+        cached = number["tokens_cached"] + number["tokens_cache_write"]
+        latest_ms = number["latency_ms"] + usage_event.TTFT_OVER_LATENCY_MS_MAX
+        doubt: Mask = has["tokens_reasoning"] & (
+            (number["tokens_reasoning"] > completion) | ~has["tokens_completion"]
+        )
+        doubt |= cached > prompt
+        doubt |= has["ttft_ms"] & (
+            (has["latency_ms"] & (number["ttft_ms"] > latest_ms))
+            | (self._booleans["streamed"] == 0)
+        )
+        status = self._text["status"]
+        is_ok = status.pick([value == "ok" for value in status.values], False, np.bool_)
+        doubt |= is_ok & ~(has["tokens_prompt"] & has["tokens_completion"])
+        return doubt
 
     def _doubtful_text(self, name: str) -> Mask:
         """Judge each distinct value once, as the strict decoder does."""
-        raw = encode(self._frame[name])
+        raw = self._coded(name)
         verdicts = [_verdict(name, value) for value in raw.values]
         text = raw.replace([verdict.value for verdict in verdicts])
         default = FIELD[name].default
@@ -274,94 +206,63 @@ class _Reader:
         flags = tuple(verdict.flag for verdict in verdicts)
         if any(flags):
             self._flags.append((raw, flags))
-        missing = FIELD[name].required
-        doubt = raw.pick([verdict.is_refused for verdict in verdicts], missing, np.bool_)
-        if any(verdict.may_be_no_text for verdict in verdicts):
-            risky = raw.pick([verdict.may_be_no_text for verdict in verdicts], False, np.bool_)
-            doubt |= self._was_not(name, '"', risky)
-        return doubt
+        refused = [verdict.is_refused for verdict in verdicts]
+        return raw.pick(refused, FIELD[name].required, np.bool_)
 
-    def _doubtful_ids(self, name: str) -> Mask:
-        series = self._frame[name]
-        field = FIELD[name]
-        length = series.str.len_chars()
-        doubt: Mask = (length > field.max_length).fill_null(False).to_numpy().copy()
-        if field.required:
-            doubt |= (length.fill_null(0) == 0).to_numpy()
-        risky = series.str.contains(_NO_JSON_TEXT).fill_null(False).to_numpy()
-        return doubt | self._was_not(name, '"', risky) if risky.any() else doubt
-
-    def _doubtful_tags(self) -> Mask:
-        """Judge each distinct set of tags once."""
-        raw = encode(self._frame["tags"])
-        texts: list[str | None] = []
-        for value in raw.values:
-            try:
-                tags = json.loads(value or "{}", object_pairs_hook=_first_of_equal_names)
-                texts.append(usage_event.read(FIELD["tags"], tags) or "")
-            except (RecordError, json.JSONDecodeError):
-                texts.append(None)
-        self._text["tags"] = raw.replace(texts)
-        doubt = raw.pick([text is None for text in texts], False, np.bool_)
-        # The text of an object and a JSON string that holds the same text look alike here. But the
-        # quotes inside a string are escaped, so a line without a backslash has the object.
-        unsure = raw.pick([text == "" for text in texts], False, np.bool_)
-        if self._lines.has_escapes:
-            escaped = self._line_series().str.contains("\\", literal=True).to_numpy()
-            unsure |= escaped & (raw.codes >= 0)
-        return doubt | self._was_not("tags", "{", unsure) if unsure.any() else doubt
-
-    def _was_not(self, name: str, opener: str, rows: Mask) -> Mask:
-        """Return those of ``rows`` whose raw value can't be shown to begin with ``opener``."""
-        found = np.flatnonzero(rows)
-        series = self._line_series().gather(found)
-        plain = series.str.contains(rf'"{name}"\s*:\s*{re.escape(opener)}')
-        plain &= series.str.count_matches(f'"{name}"', literal=True) == 1
-        doubt = np.zeros(len(rows), dtype=np.bool_)
-        doubt[found] = ~plain.to_numpy()
-        return doubt
-
-    def _line_series(self) -> pl.Series:
-        split = self._lines.split
-        if len(self._positions) == len(split):
-            return pl.Series(split, dtype=pl.Binary).cast(pl.String)
-        kept = [split[position] for position in self._positions]
-        return pl.Series(kept, dtype=pl.Binary).cast(pl.String)
+    def _coded(self, name: str) -> Coded:
+        """Return a column of JSON texts, as they stand in the lines."""
+        columns, column = self._columns, CODED_COLUMNS.index(name)
+        count = int(columns.value_count[column])
+        starts = columns.value_start[column, :count].tolist()
+        lengths = columns.value_length[column, :count].tolist()
+        joined = self._lines.joined
+        # ISO 8859-1 gives each byte a character of its own, so that equal texts are equal bytes.
+        values = (
+            joined[start : start + length].decode("latin-1")
+            for start, length in zip(starts, lengths, strict=True)
+        )
+        return Coded(columns.codes[column], tuple(values))
 
     def events(self, keep: Mask) -> Events:
         """Return the columns of the rows that are kept."""
-        frame = self._frame if keep.all() else self._frame.filter(pl.Series(keep))
-        mask = pa.array(keep)
+        columns, every = self._columns, bool(keep.all())
+
+        def kept(column: Array) -> Array:
+            return column if every else column[keep]
+
         arrays: dict[str, pa.Array] = {
-            name: _arrow(frame[name]) for name in (*STORED_INTEGERS, *BOOLEANS)
+            name: pa.array(kept(self._numbers[name]), mask=~kept(self._has_number[name]))
+            for name in STORED_INTEGERS
         }
         arrays["attempt"] = arrays["attempt"].fill_null(0)
-        arrays["event_id"] = _arrow(frame["event_id"]).cast(pa.string())
-        ids = frame["request_id"]
-        arrays["request_id"] = _arrow(ids.set(ids == "", None)).cast(pa.string())
-        arrays |= {name: values.filter(mask) for name, (values, _) in self._hashes.items()}
-        tags = self._text.pop("tags", None)
-        arrays["tags"] = (
-            pa.array([""] * frame.height, pa.string())
-            if tags is None
-            else tags.take(keep).to_arrow("").cast(pa.string())
-        )
-        text = {name: coded.take(keep) for name, coded in self._text.items()}
+        for name, flags in self._booleans.items():
+            arrays[name] = pa.array(kept(flags) == 1, mask=kept(flags) < 0)
+        for name, prefixes, has in zip(HASHES, columns.hashes, columns.has_hash, strict=True):
+            arrays[name] = pa.array(kept(prefixes), mask=kept(has) == 0)
+        for name, start, length in zip(IDS, columns.id_start, columns.id_length, strict=True):
+            arrays[name] = _texts(self._lines.joined, kept(start), kept(length))
+        text = {name: self._text[name].take(keep) for name in CODED_TEXTS}
         text["quality"] = self._quality().take(keep)
-        return Events(
-            self._lines.offsets[self._positions[keep]],
-            self._occurred_at_ms[keep],
-            text,
-            arrays,
-        )
+        arrays["tags"] = self._text["tags"].take(keep).to_arrow("").cast(pa.string())
+        return Events(kept(self._lines.offsets), kept(columns.instants), text, arrays)
 
     def _quality(self) -> Coded:
         """Return the flags of each row, sorted and comma-joined; null where there are none."""
-        late = self._occurred_at_ms < self._append_time_ms - usage_event.LATE_MS
+        late = self._columns.instants < self._lines.append_time_ms - usage_event.LATE_MS
         quality = Coded(np.where(late, 0, -1).astype(np.int32), ("late",))
         for raw, flags in self._flags:
             quality = _with_flags(quality, raw, flags)
         return quality
+
+
+def _texts(joined: bytes, start: Array, length: Array) -> pa.Array:
+    """Return texts of lines, null where the length is negative."""
+    offsets, data = gather(joined, start, length)
+    missing = length < 0
+    nulls = int(np.count_nonzero(missing))
+    valid = pa.py_buffer(np.packbits(~missing, bitorder="little")) if nulls else None
+    buffers = [valid, pa.py_buffer(offsets), pa.py_buffer(data)]
+    return pa.Array.from_buffers(pa.string(), len(start), buffers, nulls)
 
 
 def _with_flags(quality: Coded, raw: Coded, flags: Sequence[str | None]) -> Coded:
@@ -381,49 +282,41 @@ def _with_flags(quality: Coded, raw: Coded, flags: Sequence[str | None]) -> Code
 
 @dataclass(frozen=True, slots=True)
 class _Verdict:
+    """What is stored for a JSON text; ``is_refused``: the strict decoder must say what it is."""
+
     value: str | None
     flag: str | None = None
     is_refused: bool = False
-    may_be_no_text: bool = False
 
 
-_verdicts: dict[tuple[str, str | None], _Verdict] = {}
+_verdicts: dict[tuple[str, str], _Verdict] = {}
 
 
-def _verdict(name: str, value: str | None) -> _Verdict:
-    """Return what the strict decoder makes of a text, remembered."""
-    found = _verdicts.get((name, value))
+def _verdict(name: str, raw: str | None) -> _Verdict:
+    """Return what the strict decoder makes of a JSON text, remembered."""
+    assert raw is not None
+    found = _verdicts.get((name, raw))
     if found is None:
         if len(_verdicts) >= _VERDICTS_MAX:
             _verdicts.clear()
-        found = _verdicts[name, value] = _judge(name, value)
+        found = _verdicts[name, raw] = _judge(name, raw)
     return found
 
 
-def _judge(name: str, value: str | None) -> _Verdict:
-    if value is None:
-        return _Verdict(None)
-    field = FIELD[name]
+def _judge(name: str, raw: str) -> _Verdict:
+    field, is_tags = FIELD[name], name == "tags"
+    json_text = raw.encode("latin-1")
     try:
+        value = orjson.loads(json_text if is_tags else b'"' + json_text + b'"')
         text = usage_event.read(field, value)
-    except RecordError:
+    except (orjson.JSONDecodeError, RecordError):
         return _Verdict(None, is_refused=True)
-    is_enum = field.kind == "enum"
-    flag = f"unknown_{name}" if is_enum and usage_event.is_unknown(field, {name: value}) else None
-    return _Verdict(text, flag, may_be_no_text=bool(re.match(_NO_JSON_TEXT, value)))
-
-
-def _first_of_equal_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    first: dict[str, Any] = {}
-    for name, value in pairs:
-        first.setdefault(name, value)
-    return first
-
-
-def _arrow(series: pl.Series) -> pa.Array:
-    array = series.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
-    assert isinstance(array, pa.Array)
-    return array
+    if is_tags:
+        # The first of equal names counts, and orjson has given the last.
+        members = json.loads(json_text, object_pairs_hook=list)
+        return _Verdict(text, is_refused=len(members) > len(value))
+    is_unknown = field.kind == "enum" and usage_event.is_unknown(field, {name: value})
+    return _Verdict(text, f"unknown_{name}" if is_unknown else None)
 
 
 def events_of(events: Sequence[tuple[int, UsageEvent]]) -> Events:
@@ -439,7 +332,7 @@ def events_of(events: Sequence[tuple[int, UsageEvent]]) -> Events:
     arrays |= {name: pa.array(column(name), pa.bool_()) for name in BOOLEANS}
     arrays |= {name: pa.array(column(name), pa.string()) for name in (*IDS, "tags")}
     arrays |= {name: pa.array(column(name), pa.uint64()) for name in HASHES}
-    text = {name: encode_values(column(name)) for name in CODED}
+    text = {name: encode_values(column(name)) for name in CODED_TEXTS}
     text["quality"] = encode_values([",".join(event.quality) or None for _, event in events])
     occurred_at_ms = np.array(column("occurred_at_ms"), dtype=np.int64)
     return Events(offsets, occurred_at_ms, text, arrays)

@@ -18,12 +18,12 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 import pyarrow as pa
 
 from streams.batches import Batch
 from streams.columns import Coded
 from streams.decoding import Events
+from streams.text_hashes import text_hashes
 
 UInt64s = npt.NDArray[np.uint64]
 Int64s = npt.NDArray[np.int64]
@@ -39,8 +39,6 @@ MERGE_IDS = 200_000
 ASK_BY_ID_MAX = 2_000
 """Up to so many ids are named in a question to ClickHouse; more are compared here."""
 ASK_RANGES_MAX = 200
-ID_SEED = 1
-SOURCE_SEED = 2
 
 
 class StoredIds(Protocol):
@@ -121,12 +119,10 @@ class Ids:
 
 
 def hashes_of(event_id: pa.Array, source: Coded) -> UInt64s:
-    """Return one hash per event; equal only within this process."""
-    ids = pl.Series(pl.from_arrow(event_id)).hash(ID_SEED).to_numpy()
-    texts = pl.Series([value or "" for value in source.values], dtype=pl.String)
-    sources = source.pick(texts.hash(SOURCE_SEED).to_list(), 0, np.uint64)
-    mixed: UInt64s = ids ^ sources
-    return mixed
+    """Return one hash per event, of its source and id."""
+    sources = pa.array([value or "" for value in source.values], pa.string())
+    of_sources = text_hashes(sources, np.zeros(len(sources), dtype=np.uint64))
+    return text_hashes(event_id, source.pick(of_sources.tolist(), 0, np.uint64))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,9 @@ import click
 
 from deploy.cli.stack import data_dir_option, settings_for
 
-# Set before polars, pyarrow and the allocator are first used. Our own threads run side by side, so
-# polars' would only get in their way. Large buffers come and go with every batch: returning them to
-# the kernel each time costs a page fault per 4 KiB.
+# Set before the allocator is first used. Large buffers come and go with every batch: returning them
+# to the kernel each time costs a page fault per 4 KiB.
 ENVIRONMENT = {
-    "POLARS_MAX_THREADS": "1",
     "MALLOC_MMAP_THRESHOLD_": "1073741824",
     "MALLOC_TRIM_THRESHOLD_": "536870912",
     "MALLOC_ARENA_MAX": "4",

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from schemas import usage_event
 from schemas.errors import RecordError
 from schemas.usage_event import FIELDS
-from streams.decoding import BOOLEANS, CODED, HASHES, IDS, STORED_INTEGERS, Events, decode
+from streams.decoding import STORED_INTEGERS, Events, decode
+from streams.scanning import BOOLEANS, CODED_TEXTS, HASHES, IDS
 from tests.record_batch import record_batch
 
 APPEND_TIME_MS = 1_780_000_000_000
@@ -175,7 +176,7 @@ def row(events: Events, index: int) -> usage_event.UsageEvent:
         name: events.arrays[name][index].as_py()
         for name in (*STORED_INTEGERS, *BOOLEANS, *IDS, *HASHES, "tags")
     }
-    for name in (*CODED, "quality"):
+    for name in (*CODED_TEXTS, "quality"):
         coded = events.text[name]
         code = int(coded.codes[index])
         fields[name] = None if code < 0 else coded.values[code]
