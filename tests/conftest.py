@@ -17,6 +17,7 @@ from urllib.request import urlopen
 import orjson
 import pytest
 from click.testing import CliRunner, Result
+from hypothesis import settings as hypothesis_settings
 
 from deploy.cli.main import LazyCommands
 from deploy.kafka_admin import admin_client, kafka_answers
@@ -31,6 +32,9 @@ PROJECT = Path(__file__).parent.parent
 LONG = frozenset({"chaos", "e2e", "fuzz"})
 """Folders of tests whose files take minutes each."""
 FIRST_PORT, PORTS = 10_000, 20_000
+# How long an example takes says nothing on a busy machine, and the first one compiles.
+hypothesis_settings.register_profile("tokentide")
+hypothesis_settings.load_profile("tokentide")
 _ports = itertools.count(secrets.randbelow(PORTS))
 
 

@@ -63,7 +63,7 @@ def objects(draw: st.DrawFn) -> bytes:
     return encoded(joined(members))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.one_of(objects(), JSON_TEXT.map(encoded)), max_size=8), st.integers(0, 9))
 def test_any_json_in_any_field(values: list[bytes], seed: int) -> None:
     """Members of any type, repeated in any order, nested: the columns say what the strict decoder says."""

@@ -52,7 +52,7 @@ async def live(life: Life, seed: int) -> None:
         await simulation.world.end()
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, suppress_health_check=list(HealthCheck))
 @given(
     st.builds(Life, records=st.sampled_from((5, 30, 60)), zombies=st.booleans()),
     st.booleans(),
@@ -110,7 +110,7 @@ async def test_a_step_left_out_is_noticed(left_out: str, monkeypatch: pytest.Mon
         await replay(protocol, map(explored.way, longest_ways(explored)))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.sets(st.integers(0, 39), max_size=5),
     st.integers(1, 40),

@@ -209,7 +209,7 @@ def test_each_interesting_value_alone_and_between_good_ones() -> None:
             check([good, _dumped({**VALID, name: value}, True, False), good])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.one_of(EVENTS, GOOD, GOOD, BROKEN, ONE_CHANGE), max_size=12))
 @example([None, b"", orjson.dumps(VALID)])
 def test_any_mix_of_records(values: list[bytes | None]) -> None:
@@ -217,7 +217,7 @@ def test_any_mix_of_records(values: list[bytes | None]) -> None:
     check(values)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.one_of(EVENTS, ONE_CHANGE), min_size=1, max_size=12))
 def test_any_mix_of_json_objects(values: list[bytes | None]) -> None:
     """The same where every record is JSON, so that the fast reader takes the whole batch."""

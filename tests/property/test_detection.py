@@ -21,7 +21,7 @@ NAMES = ("a", "b", "c", "d", "other")
 Steps = list[tuple[float, ...]]
 
 weights = st.tuples(*[st.floats(0.01, 10.0)] * len(NAMES))
-few = settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+few = settings(max_examples=6, suppress_health_check=[HealthCheck.too_slow])
 
 
 def market(

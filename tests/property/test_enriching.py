@@ -78,7 +78,7 @@ def value(number: int, event: dict[str, object]) -> bytes:
     )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     st.lists(MODELS, max_size=3, unique_by=lambda model: model.model_id),
     st.lists(EVENTS, min_size=1, max_size=20),

@@ -110,7 +110,7 @@ RANGE = st.tuples(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(RANGE, min_size=1, max_size=8), st.sampled_from([4, 16, 1000]), st.booleans())
 def test_equal_to_the_rule(
     ranges: list[tuple[list[list[Sent]], int, bool]], ids_max: int, asks_by_id: bool

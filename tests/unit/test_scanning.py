@@ -1,6 +1,6 @@
 """The pass over JSON lines: what it does not doubt is what the plain readers say.
 
-`test_plain_python` runs this file once more as plain Python, where a read beyond the text raises.
+`test_compiled` runs this file once more as plain Python, where a read beyond the text raises.
 """
 
 import datetime
