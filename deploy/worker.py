@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import structlog
 import uvloop
 from clickhouse_connect.driver.httpclient import HttpClient
@@ -35,7 +37,7 @@ from sinks.usage_events import UsageEventWriter
 from streams import logs
 from streams.app import add_health_pages, create_app
 from streams.dead_letters import DeadLetters
-from streams.decoding import load_compiled
+from streams.decoding import decode
 from streams.detection import Relations
 from streams.health import PANES_LAG, Progress
 from streams.pane_topic import PaneTopic, tell_idle
@@ -43,6 +45,8 @@ from streams.partitions import DERIVED_METER, Limits, PartitionLoop, PartitionLo
 from streams.publishing import Publisher
 from streams.record_batches import App
 from streams.settings import Settings
+from streams.splitting import plain_lines
+from streams.text_hashes import text_hashes
 from streams.topic_offsets import UsageLog
 
 log = structlog.get_logger()
@@ -53,6 +57,8 @@ WINDOW_THREADS = 2
 PANE_RECORDS_MAX = 100
 PANE_WAIT_MS = 500
 """Panes that arrive within this time are added together."""
+ONE_RECORD = b"\x0e\0\0\0\x01\x02x\0"
+"""One of Kafka's records, the value "x"."""
 SILENT_SECONDS_MAX = 5.0
 """Without an answer of the broker for so long nobody knows whether a partition is idle."""
 
@@ -70,7 +76,7 @@ def run(settings: Settings) -> None:
     client = clickhouse.connect(dataclasses.replace(writer_address(settings), database="default"))
     require_safe(settings, client)
     # Takes seconds at the first start on a machine: not while a group waits for a heartbeat.
-    load_compiled()
+    _load_compiled()
     uvloop.install()
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
@@ -97,6 +103,13 @@ def run(settings: Settings) -> None:
                 f"worker stopped by what nobody foresaw: {cause!r}; see its log"
             ) from cause
     log.info("worker.stopped")
+
+
+def _load_compiled() -> None:
+    """Compile the loops over bytes, or load what was compiled before."""
+    plain_lines(ONE_RECORD, 1, 1)
+    decode(())
+    text_hashes(pa.array([""]), np.zeros(1, dtype=np.uint64))
 
 
 class _Worker(Worker):  # type: ignore[misc]

@@ -35,7 +35,6 @@ from streams.scanning import (
     gather,
     scan,
 )
-from streams.text_hashes import text_hashes
 
 STRICT = Counter("tokentide_records_decoded_singly", "Records given to the strict decoder.")
 UNKNOWN_VALUES = Counter(
@@ -110,12 +109,6 @@ class Lines:
     def value(self, position: int) -> bytes | None:
         """Return a record's value as the producer sent it."""
         return self.irregular.get(position, self.split[position])
-
-
-def load_compiled() -> None:
-    """Compile what a range needs, or load what was compiled before."""
-    decode(())
-    text_hashes(pa.array([""]), np.zeros(1, dtype=np.uint64))
 
 
 def decode(record_batches: Sequence[RecordBatch]) -> Decoded:

@@ -29,22 +29,11 @@ class Value(NamedTuple):
     value: bytes | None
 
 
-def batch_at(fetched: bytes, base_offset: int) -> bytes:
-    """Return the bytes of the record batch that begins at an offset.
-
-    Raises:
-        ValueError: If there is none.
-    """
-    begin = 0
-    while begin + BATCH_HEAD.size <= len(fetched):
-        offset, length = BATCH_HEAD.unpack_from(fetched, begin)
-        end = begin + BATCH_HEAD.size + length
-        if offset == base_offset and length > 0:
-            return bytes(fetched[begin:end])
-        if length <= 0:
-            break
-        begin = end
-    raise ValueError(f"no record batch at offset {base_offset}")
+def batch_from(fetched: bytes, begin: int) -> tuple[memoryview, int]:
+    """Return the bytes of the record batch that begins at a place, and the place after it."""
+    _, length = BATCH_HEAD.unpack_from(fetched, begin)
+    end = begin + BATCH_HEAD.size + length
+    return memoryview(fetched)[begin:end], end
 
 
 def read_values(record_batch: bytes) -> list[Value]:

@@ -17,6 +17,7 @@ each event for as long as the worker lives.
 
 import asyncio
 import logging
+import struct
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from typing import Any
 import faust
 import structlog
 from aiokafka import TopicPartition
+from aiokafka.codec import gzip_decode, lz4_decode, snappy_decode, zstd_decode
 from aiokafka.consumer import fetcher
 from aiokafka.consumer.fetcher import READ_COMMITTED, FetchResult
 from aiokafka.errors import CommitFailedError, ConsumerStoppedError, IllegalStateError
@@ -37,6 +39,7 @@ from mode import Service
 
 from schemas.errors import FatalError
 from streams import odd_batches
+from streams.splitting import plain_lines
 from streams.stages import stage
 
 log = structlog.get_logger()
@@ -49,6 +52,10 @@ LINE_BYTES_MAX = 2000
 """Longer values go to the strict decoder alone, which bounds size and depth."""
 FETCH_WAIT_MS = 100
 """Longest wait of the broker for new records; Faust hard-codes 1,500."""
+MAGIC_AT, MAGIC, CODEC_AT = 16, 2, 22
+COUNT = struct.Struct(">i")
+DECODERS = {1: gzip_decode, 2: snappy_decode, 3: lz4_decode, 4: zstd_decode}
+"""By what the attributes of a record batch say."""
 POLL_SECONDS = 0.1
 WATCHDOG_SECONDS = 2.0
 COORDINATOR_ERRORS_MAX = 5
@@ -177,12 +184,20 @@ def unpack(records: Any) -> list[RecordBatch]:
         ``PartitionRecords._unpack_records`` of aiokafka 0.14, which builds an object per record.
     """
     batches: list[RecordBatch] = []
+    begin = 0
     while records._records.has_next():
         batch = records._records.next_batch()
         if records._check_crcs and not batch.validate_crc():
             raise _unreadable(records._tp, batch.base_offset, "wrong checksum")
         position = records.next_fetch_offset
-        kept = _records(records, batch) if _is_visible(records, batch) else []
+        raw, begin = odd_batches.batch_from(records._records.fetched, begin)
+        is_visible = _is_visible(records, batch)
+        whole = _whole(raw, batch, position) if is_visible else None
+        if whole is not None:
+            batches.append(whole)
+            records.next_fetch_offset = batch.next_offset
+            continue
+        kept = _records(records, raw, batch) if is_visible else []
         offsets: tuple[int, ...] | None = None
         if batch.base_offset != position or len(kept) != batch.next_offset - position:
             # A commit inside a batch, or offsets that compaction or a transaction took: rare.
@@ -195,8 +210,26 @@ def unpack(records: Any) -> list[RecordBatch]:
     return batches
 
 
-def _records(records: Any, batch: Any) -> list[Any]:
-    """Return the records of a batch.
+def _whole(raw: memoryview, batch: Any, position: int) -> RecordBatch | None:
+    """Return a batch whose values are plain lines, with all of its offsets; else ``None``."""
+    if raw[MAGIC_AT] != MAGIC or batch.base_offset != position:
+        return None
+    (count,) = COUNT.unpack_from(raw, odd_batches.COUNT_AT)
+    if batch.next_offset - position != count:
+        return None
+    decompress = DECODERS.get(raw[CODEC_AT] & odd_batches.CODEC_MASK)
+    try:
+        data = raw[odd_batches.RECORDS_AT :]
+        joined = plain_lines(decompress(data) if decompress else bytes(data), count, LINE_BYTES_MAX)
+    except Exception:
+        return None  # The long way says what it is.
+    if joined is None:
+        return None
+    return RecordBatch(position, batch.next_offset, batch.max_timestamp, count, joined, None, {})
+
+
+def _records(records: Any, raw: memoryview, batch: Any) -> list[Any]:
+    """Return the records of a batch, one by one.
 
     Raises:
         FatalError: If nobody can read it.
@@ -205,8 +238,7 @@ def _records(records: Any, batch: Any) -> list[Any]:
         return list(batch)
     except Exception as error:
         try:
-            raw = odd_batches.batch_at(records._records.fetched, batch.base_offset)
-            return list(odd_batches.read_values(raw))
+            return list(odd_batches.read_values(bytes(raw)))
         except ValueError as also:
             raise _unreadable(records._tp, batch.base_offset, f"{error!r}, {also}") from error
 
@@ -227,7 +259,7 @@ class KeptRecords(MemoryRecords):  # type: ignore[misc]
 
 
 fetcher.MemoryRecords = KeptRecords
-"""For `odd_batches`, which needs the bytes that aiokafka could not read."""
+"""For the bytes of a record batch, as they came."""
 
 
 def _is_visible(records: Any, batch: Any) -> bool:

@@ -12,12 +12,12 @@ from tests.conftest import PROJECT
 
 
 def test_no_compiled_loop_reads_beyond_the_text() -> None:
-    """The tests of the pass and of the decoder hold without Numba's compiler too."""
+    """The tests of these loops hold without Numba's compiler too."""
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "0"),
             *("-W", "ignore:overflow encountered:RuntimeWarning"),
-            *("tests/unit/test_scanning.py", "tests/property/test_decoding.py"),
+            *(f"tests/{name}.py" for name in PLAINLY),
         ],
         cwd=PROJECT,
         env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
@@ -28,6 +28,7 @@ def test_no_compiled_loop_reads_beyond_the_text() -> None:
     assert not done.returncode, done.stdout[-3000:]
 
 
+PLAINLY = ("unit/test_scanning", "unit/test_splitting", "property/test_decoding")
 READ_ZERO = """
 from streams.compiled import IS_KEPT
 from streams.scanning import scan
