@@ -37,7 +37,6 @@ from tests.benchmarks.parts import (
     machine,
     main_pid,
     metrics,
-    polars_cpu_seconds,
     resident_bytes,
     run,
     wait_for,
@@ -197,7 +196,6 @@ def _watch(
         stage: told(f'tokentide_stage_cpu_seconds_total{{stage="{stage}"}}') * 1e6 / events
         for stage in STAGES
     }
-    stages["decode"] += sum(map(polars_cpu_seconds, workers)) * 1e6 / events
     return Result(stack, events, seconds, worker_us, engine_us, broker_us, peak / MIB, stages)
 
 

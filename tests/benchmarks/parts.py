@@ -158,20 +158,6 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def polars_cpu_seconds(pid: int) -> float:
-    """Return the CPU time of polars' own threads, where it reads JSON; see `cpu_seconds`."""
-    ticks = 0
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        try:
-            head, _, tail = (task / "stat").read_text().rpartition(")")
-        except FileNotFoundError:  # The thread has ended since it was listed.
-            continue
-        if head.partition("(")[2].startswith(("async-executor", "polars")):
-            fields = tail.split()
-            ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
-
-
 def resident_bytes(pid: int) -> int:
     """Return the resident memory of a process.
 
