@@ -24,7 +24,8 @@ from sinks.reconciling import (
 )
 from sinks.reconciling_ids import Copies, check_event_ids
 from sinks.reconciling_offsets import Accounts, OffsetsChecked, check_offsets
-from sinks.reconciling_rollups import ROLLUPS, bucket_of, check_rollups
+from sinks.reconciling_rollups import bucket_of, check_rollups
+from sinks.rollups import ROLLUPS
 from streams.topic_offsets import UsageLog
 
 log = structlog.get_logger()

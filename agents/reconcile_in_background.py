@@ -29,7 +29,8 @@ from sinks.reconciling import (
 )
 from sinks.reconciling_ids import check_recent_event_ids
 from sinks.reconciling_offsets import check_offsets
-from sinks.reconciling_rollups import ROLLUPS, Span, bucket_of, check_rollups
+from sinks.reconciling_rollups import Span, bucket_of, check_rollups
+from sinks.rollups import ROLLUPS
 from streams.topic_offsets import UsageLog
 
 log = structlog.get_logger()

@@ -24,7 +24,8 @@ from prometheus_client import Counter
 from schemas.errors import FatalError, RetryableError
 from sinks.rebuilding import COMPLETING, EVENTS, ROWS, STAGING, select_of_view, tables_like
 from sinks.reconciling import Engine, Frontier, month_of, settled
-from sinks.reconciling_rollups import ROLLUPS, Bucket, Rollup, Span, between
+from sinks.reconciling_rollups import Bucket, Span, between
+from sinks.rollups import ROLLUPS, Rollup
 
 log = structlog.get_logger()
 

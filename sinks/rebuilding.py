@@ -35,7 +35,8 @@ from sinks.reconciling import (
 )
 from sinks.reconciling_ids import Copies, StoredRow
 from sinks.reconciling_offsets import RepeatedOffsets
-from sinks.reconciling_rollups import ROLLUPS, Rollup, Span, check_rollups
+from sinks.reconciling_rollups import Span, check_rollups
+from sinks.rollups import ROLLUPS, Rollup
 
 EVENTS = "usage_events"
 STAGING = "reconcile_staging_"

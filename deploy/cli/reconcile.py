@@ -34,7 +34,7 @@ from deploy.cli.stack import data_dir_option, settings_for
 from sinks import clickhouse
 from sinks.rebuilding import Rebuilt, rebuild_month
 from sinks.reconciling import CheckResult, Engine, Say, record_differences, repaired
-from sinks.reconciling_rollups import ROLLUPS
+from sinks.rollups import ROLLUPS
 from streams.settings import Settings
 from streams.topic_offsets import UsageLog
 

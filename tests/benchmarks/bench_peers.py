@@ -22,7 +22,7 @@ import polars as pl
 from clickhouse_connect.driver.exceptions import DatabaseError
 from rich.console import Console
 
-from sinks.reconciling_rollups import MODEL_KEYS, REQUEST_KEYS, ROLLUPS
+from sinks.rollups import MODEL_KEYS, REQUEST_KEYS, ROLLUPS
 from tests.benchmarks import freshness
 from tests.benchmarks.bench import MIB, Result, drain, fill, table
 from tests.benchmarks.parts import (

@@ -14,7 +14,8 @@ from sinks.clickhouse import connect
 from sinks.completing import complete_bucket
 from sinks.rebuilding import rebuild_month
 from sinks.reconciling import Engine
-from sinks.reconciling_rollups import ROLLUPS, bucket_of, check_rollups
+from sinks.reconciling_rollups import bucket_of, check_rollups
+from sinks.rollups import ROLLUPS
 from streams.topic_offsets import UsageLog
 from tests.conftest import ClickHouseAddress
 from tests.integration.reconcile_books import START, Books

@@ -15,7 +15,8 @@ from sinks.migrate import migrations
 from sinks.reconciling import KEPT_MAX, Difference, Findings, month_bounds, settled
 from sinks.reconciling_ids import StoredRow, events_of
 from sinks.reconciling_offsets import gaps, hash_sum_of
-from sinks.reconciling_rollups import MEASURES, ROLLUPS, Compared, Span
+from sinks.reconciling_rollups import Compared, Span
+from sinks.rollups import MEASURES, ROLLUPS
 
 
 def offsets(*numbers: int) -> Any:
