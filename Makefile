@@ -25,6 +25,8 @@ run: $(INSTALLED) ## Start everything on this machine; options: make run ARGS="-
 	$(BIN)/tokentide up $(ARGS)
 
 test: $(INSTALLED) ## Run every test, with real brokers and real engines; a part: make test ARGS="-k kafka"
+	@# Once, here: else each of the first workers compiles, all at the same time.
+	$(BIN)/python -c 'from deploy.worker import load_compiled; load_compiled()'
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(INSTALLED) ## Lint, format check and strict types

@@ -34,7 +34,7 @@ from sinks.share_progress import ShareProgress
 from sinks.share_windows import ShareWindows
 from sinks.stored_events import StoredEvents
 from sinks.usage_events import UsageEventWriter
-from streams import logs
+from streams import logs, panes
 from streams.app import add_health_pages, create_app
 from streams.dead_letters import DeadLetters
 from streams.decoding import decode
@@ -76,7 +76,7 @@ def run(settings: Settings) -> None:
     client = clickhouse.connect(dataclasses.replace(writer_address(settings), database="default"))
     require_safe(settings, client)
     # Takes seconds at the first start on a machine: not while a group waits for a heartbeat.
-    _load_compiled()
+    load_compiled()
     uvloop.install()
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
@@ -105,11 +105,12 @@ def run(settings: Settings) -> None:
     log.info("worker.stopped")
 
 
-def _load_compiled() -> None:
+def load_compiled() -> None:
     """Compile the loops over bytes, or load what was compiled before."""
     plain_lines(ONE_RECORD, 1, 1)
     decode(())
     text_hashes(pa.array([""]), np.zeros(1, dtype=np.uint64))
+    panes.load_compiled()
 
 
 class _Worker(Worker):  # type: ignore[misc]

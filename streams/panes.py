@@ -17,13 +17,23 @@ from schemas.panes import (
     REGISTERS,
     UNKNOWN,
 )
+from streams.compiled import compiled_once, pointer
 
 Int64s = npt.NDArray[np.int64]
 UInt64s = npt.NDArray[np.uint64]
 
 ENTRY_BITS = 16
+DENSE_MAX = 16
+"""Ranks of all registers are kept in a table while it has at most so many cells per entry."""
 HASH_BITS = 53
 """Of the mixed hash, behind the 11 lowest: what a double holds exactly."""
+
+
+def load_compiled() -> None:
+    """Compile what counts panes, or load what was compiled before."""
+    none = np.zeros((0, len(MEASURES)), dtype=np.int64)
+    _add(none, none, none)
+    _raise_ranks(none, none[0:0, 0].copy(), np.zeros(0, dtype=np.uint8))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +73,17 @@ class CountedRows:
             group = flat.reshape(group.shape)
         else:
             groups = np.arange(bases[-1], dtype=np.int64)
-        sums = np.zeros((len(MEASURES), len(groups)), dtype=np.int64)
-        for into, values in zip(sums, _measures(rows, columns, tokens_cap), strict=True):
-            for of_dimension in group:
-                np.add.at(into, of_dimension, values)
+        measures = np.stack(_measures(rows, columns, tokens_cap), axis=1)
+        sums = np.zeros((len(groups), len(MEASURES)), dtype=np.int64)
+        _add(np.ascontiguousarray(group), measures, sums)
         entries, has_user = _user_entries(rows)
-        users = highest_ranks(np.sort(group[:, has_user] << ENTRY_BITS | entries, axis=1).ravel())
-        present = np.flatnonzero(sums[0])
+        users = _highest_entries(group[:, has_user], entries, len(groups))
+        present = np.flatnonzero(sums[:, 0])
         dimension = np.searchsorted(bases, groups[present], side="right") - 1
         pane, self._code = np.divmod(groups[present] - bases[dimension], widths[dimension])
         self._values = [each.values for each in coded]
         self._pane_ms = starts[pane]
-        self._sums = sums[:, present]
+        self._sums = sums[present].T
         self._users = np.bincount(users >> ENTRY_BITS, minlength=len(groups))[present]
         self._entries = users & ((1 << ENTRY_BITS) - 1)
         self._ends = np.searchsorted(dimension, np.arange(len(DIMENSIONS)), side="right")
@@ -112,6 +121,17 @@ class CountedRows:
             ),
         }
         return pa.table(columns, schema=PANES)
+
+
+@compiled_once
+def _add(group: Int64s, measures: Int64s, sums: Int64s) -> None:
+    """Add each row to its group of each dimension; ``group`` has a row per dimension."""
+    count, width = measures.shape
+    groups, values, into = pointer(group), pointer(measures), pointer(sums)
+    for at in range(group.size):
+        target, source = groups[at] * width, at % count * width
+        for measure in range(width):
+            into[target + measure] += values[source + measure]
 
 
 _PLACE = {dimension: place for place, dimension in enumerate(DIMENSIONS)}
@@ -288,6 +308,27 @@ def _user_entries(rows: pa.Table) -> tuple[Int64s, npt.NDArray[np.bool_]]:
     users = rows["user_hash"].combine_chunks()
     has_user = users.is_valid().to_numpy(zero_copy_only=False)
     return user_entries(users.drop_null().to_numpy(zero_copy_only=False)), has_user
+
+
+def _highest_entries(group: Int64s, entries: Int64s, groups: int) -> Int64s:
+    """Return the highest entry of each register of each group, behind the group's number, ascending."""
+    if groups * REGISTERS > DENSE_MAX * group.size:
+        return highest_ranks(np.sort(group << ENTRY_BITS | entries, axis=1).ravel())
+    ranks = np.zeros(groups * REGISTERS, dtype=np.uint8)
+    _raise_ranks(np.ascontiguousarray(group), entries, ranks)
+    seen = np.flatnonzero(ranks)
+    found: Int64s = seen << RANK_BITS | ranks[seen]
+    return found
+
+
+@compiled_once
+def _raise_ranks(group: Int64s, entries: Int64s, ranks: npt.NDArray[np.uint8]) -> None:
+    count = len(entries)
+    groups, entry, into = pointer(group), pointer(entries), pointer(ranks)
+    for at in range(group.size):
+        said = entry[at % count]
+        register = groups[at] * REGISTERS + (said >> RANK_BITS)
+        into[register] = max(into[register], said & (1 << RANK_BITS) - 1)
 
 
 def highest_ranks(keys: Int64s) -> Int64s:

@@ -55,6 +55,7 @@ CODED_COLUMNS = (*CODED_TEXTS, "tags")
 FNV_OFFSET, FNV_PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
 """Of Fowler, Noll and Vo's hash FNV-1a with 64 bits."""
 NAME_PLACES = 256
+FIELDS_MAX = 64
 
 
 class FieldTable(NamedTuple):
@@ -471,6 +472,7 @@ def _gather(joined: Bytes, start: Array, offsets: Array, data: Bytes) -> None:
 
 
 def _table(fields: Sequence[Field]) -> FieldTable:
+    assert len(fields) <= FIELDS_MAX, "more fields than bits in `seen`"
     columns = {
         name: column
         for names in (IDS, HASHES, INTEGERS, BOOLEANS, CODED_COLUMNS)

@@ -11,6 +11,7 @@ from schemas.panes import DIMENSIONS, PANE_MS, PANES
 from sinks.pane_counts import PaneCounts
 from sinks.share_panes import SharePanes
 from sinks.usage_events import UsageEventWriter
+from streams import panes
 from streams.panes import CountedRows
 from streams.windows import STORED_LENGTHS
 from tests.conftest import ClickHouseAddress as Server
@@ -31,15 +32,17 @@ def client(clickhouse: Server, fresh_database: str) -> Iterator[HttpClient]:
         yield client
 
 
-def sorted_rows(panes: pa.Table) -> list[dict[str, object]]:
+def sorted_rows(table: pa.Table) -> list[dict[str, object]]:
     """Return panes as dictionaries in a fixed order, with the entries of a sketch sorted."""
-    rows = panes.to_pylist()
+    rows = table.to_pylist()
     for row in rows:
         row["users"] = sorted(row["users"])
     return sorted(rows, key=lambda row: (row["dimension"], row["pane_ms"], row["value"]))
 
 
-def test_sql_counts_what_the_worker_counts(client: HttpClient) -> None:
+def test_sql_counts_what_the_worker_counts(
+    client: HttpClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every dimension, measure and sketch entry, and users that are not known."""
     rows = random_rows(1, 3000, START, SPAN)
     for row in rows[::7]:
@@ -50,9 +53,12 @@ def test_sql_counts_what_the_worker_counts(client: HttpClient) -> None:
     UsageEventWriter(client, client.database or "").write(table, "one")
     counts = PaneCounts(client, client.database or "", CAP, 60.0)
     found = counts.read(list(DIMENSIONS), PANE_MS, START_MS, START_MS + SPAN_MS)
-    made = CountedRows(table, tokens_cap=CAP).panes(list(DIMENSIONS))
     assert found.schema.equals(PANES)
-    assert sorted_rows(found) == sorted_rows(made)
+    # Sketches in a table of all registers, and sorted.
+    for dense_max in (1 << 40, 0):
+        monkeypatch.setattr(panes, "DENSE_MAX", dense_max)
+        made = CountedRows(table, tokens_cap=CAP).panes(list(DIMENSIONS))
+        assert sorted_rows(found) == sorted_rows(made)
 
 
 def test_offsets_and_times_bound_what_is_counted(client: HttpClient) -> None:
