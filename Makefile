@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 UV := $(shell command -v uv 2>/dev/null)
 UV_FOR_LOCK := uv==0.13.9
 INSTALLED := $(VENV)/.installed
@@ -14,7 +15,7 @@ INPUTS ?= 1000000
 REV ?= HEAD
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check bench bench-compare bench-peers bench-growth bench-queries bench-alerts soak recount market outage fuzz fuzzbytes chaos study market-report screenshots lock clean
+.PHONY: help install run test test-long check bench bench-compare bench-peers bench-growth bench-queries bench-alerts soak recount market outage fuzz fuzzbytes chaos study market-report screenshots lock clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1	\2/p' Makefile
@@ -24,10 +25,16 @@ install: $(INSTALLED) ## Install everything into .venv (hashes checked; nothing 
 run: $(INSTALLED) ## Start everything on this machine; options: make run ARGS="--rate 500"
 	$(BIN)/tokentide up $(ARGS)
 
-test: $(INSTALLED) ## Run every test, with real brokers and real engines; a part: make test ARGS="-k kafka"
-	@# Once, here: else each of the first workers compiles, all at the same time.
+test: $(INSTALLED) build/compiled ## Run the tests but the long ones, with real brokers and engines; a part: make test ARGS="-k kafka"
+	$(PYTEST) -m "not long" $(ARGS)
+
+test-long: $(INSTALLED) build/compiled ## Run the long tests: the whole stack, chaos, nasty input
+	$(PYTEST) -m long $(ARGS)
+
+# Once, here: else each of the first workers compiles, all at the same time.
+build/compiled: $(wildcard streams/*.py) | $(INSTALLED)
 	$(BIN)/python -c 'from deploy.worker import load_compiled; load_compiled()'
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@mkdir -p $(@D) && touch $@
 
 check: $(INSTALLED) ## Lint, format check and strict types
 	$(BIN)/ruff check .

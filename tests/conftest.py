@@ -30,18 +30,24 @@ STACK_STOP_SECONDS_MAX = 120.0
 LOG_LINES = 20
 PROJECT = Path(__file__).parent.parent
 LONG = frozenset({"chaos", "e2e", "fuzz"})
-"""Folders of tests whose files take minutes each."""
+"""Folders of tests that take minutes each: ``make test-long``."""
 FIRST_PORT, PORTS = 10_000, 20_000
 # How long an example takes says nothing on a busy machine, and the first one compiles.
-hypothesis_settings.register_profile("tokentide")
+hypothesis_settings.register_profile("tokentide", deadline=None)
 hypothesis_settings.load_profile("tokentide")
 _ports = itertools.count(secrets.randbelow(PORTS))
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(tryfirst=True)  # Before what is not wanted is taken out.
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have the longest files begin first: else one processor waits for the other at the end."""
-    items.sort(key=lambda item: item.path.parent.name not in LONG)
+    """Mark the tests of `LONG`, and begin with files that start brokers and engines.
+
+    Else one processor would wait for the other at the end.
+    """
+    items.sort(key=lambda item: item.path.parent.name != "integration")
+    for item in items:
+        if item.path.parent.name in LONG:
+            item.add_marker("long")
 
 
 @dataclass(frozen=True)
