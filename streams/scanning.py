@@ -39,6 +39,7 @@ from streams.json_values import (
     instant,
     integer,
 )
+from streams.text_hashes import FNV_OFFSET, FNV_PRIME
 
 Array = npt.NDArray[Any]
 Bytes = npt.NDArray[np.uint8]
@@ -52,8 +53,6 @@ CODED_TEXTS = tuple(f.name for f in FIELDS if f.kind in ("text", "enum") and f.n
 """Texts with few distinct values."""
 CODED_COLUMNS = (*CODED_TEXTS, "tags")
 
-FNV_OFFSET, FNV_PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
-"""Of Fowler, Noll and Vo's hash FNV-1a with 64 bits."""
 NAME_PLACES = 256
 FIELDS_MAX = 64
 

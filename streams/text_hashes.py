@@ -11,6 +11,7 @@ from streams.compiled import compiled_once, pointer
 UInt64s = npt.NDArray[np.uint64]
 
 FNV_OFFSET, FNV_PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
+"""Of Fowler, Noll and Vo's hash FNV-1a with 64 bits."""
 MIX_SHIFT = np.uint64(33)
 MIX_FACTORS = np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53)
 
