@@ -21,7 +21,10 @@ NAMES = ("a", "b", "c", "d", "other")
 Steps = list[tuple[float, ...]]
 
 weights = st.tuples(*[st.floats(0.01, 10.0)] * len(NAMES))
-few = settings(max_examples=6, suppress_health_check=[HealthCheck.too_slow])
+# The same draws each time: thresholds allow an alarm by chance, seen in one of forty such markets.
+few = settings(
+    max_examples=6, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
 
 
 def market(
