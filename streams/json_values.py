@@ -43,23 +43,18 @@ def after_space(text: Pointer, at: int) -> int:
 @compiled
 def after_null(text: Pointer, at: int) -> int:
     """Read ``null``."""
-    for letter in NULL:
-        if text[at] != letter:
-            return DOUBT
-        at += 1
-    return at
+    return _after_word(text, at, NULL)
 
 
 @compiled
 def after_boolean(text: Pointer, at: int) -> int:
     """Read ``true`` or ``false``."""
-    if text[at] == LETTER_T:
-        for letter in TRUE:
-            if text[at] != letter:
-                return DOUBT
-            at += 1
-        return at
-    for letter in FALSE:
+    return _after_word(text, at, TRUE) if text[at] == LETTER_T else _after_word(text, at, FALSE)
+
+
+@compiled
+def _after_word(text: Pointer, at: int, word: tuple[int, ...]) -> int:
+    for letter in word:
         if text[at] != letter:
             return DOUBT
         at += 1
