@@ -275,10 +275,12 @@ class UsageStore:
         )
         if request.is_repeat:
             rows = await self._as_landed(request, decoded, rows)
+        rejected = list(decoded.rejected)
+        del decoded  # Its columns would be held for as long as the inserts take.
         refused = await self._land(request, rows)
         await self._land_duplicates(request, rows)
         self._seen.remember(checked, [each.offset for each in refused])
-        rejected = [*decoded.rejected, *refused_records(batch, refused)]
+        rejected += refused_records(batch, refused)
         await self._parts.dead_letters.send(
             batch.tp, rejected, is_repeat=request.is_repeat, confirm=request.confirm
         )

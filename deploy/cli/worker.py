@@ -9,11 +9,13 @@ import click
 from deploy.cli.stack import data_dir_option, settings_for
 
 # Set before the allocator is first used. Large buffers come and go with every batch: returning them
-# to the kernel each time costs a page fault per 4 KiB.
+# to the kernel each time costs a page fault per 4 KiB. They come and go in several threads: with one
+# arena, and with Arrow's buffers in it, what one thread frees another one uses.
 ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": "1073741824",
     "MALLOC_TRIM_THRESHOLD_": "536870912",
-    "MALLOC_ARENA_MAX": "4",
+    "MALLOC_ARENA_MAX": "1",
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
 }
 
 

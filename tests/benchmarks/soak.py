@@ -5,15 +5,18 @@ throughout, or at a steady rate. Memory, file handles, parts and lag are sampled
 the second half of the run with the first, after a warm-up. At the end the simulator stops, the worker
 drains what is left, and as many rows must be there as the topic has records, each offset once. With
 ``--out`` a page is written, with a chart. Exit code 1 if the worker's memory or handles, or the parts,
-grew by more than a tenth, or, at a steady rate, the lag by more than two seconds of events.
+grew by more than a tenth, or, at a steady rate, the lag by more than two seconds of events. Ctrl-C or
+SIGTERM ends the run early; what was measured until then is judged all the same.
 """
 
 import argparse
+import signal
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,15 +98,19 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--minutes", type=float, default=10.0)
     options.add_argument("--rate", type=int, help="events a second [default: as fast as it can]")
-    options.add_argument("--out", type=Path, help="the page to write; its chart goes beside it")
+    options.add_argument("--out", type=Path, help="the page to write, with its chart")
     chosen = options.parse_args()
     console = Console()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     with (
         tempfile.TemporaryDirectory(prefix="tokentide-soak-") as directory,
         machine(Path(directory)) as parts,
     ):
         samples, end = soak(parts, chosen.minutes * 60, chosen.rate, console)
     halves = halved(samples)
+    if not halves[0]:
+        sys.exit(f"too short: nothing to compare after the first {WARM_UP_SECONDS:.0f} s")
     grew = grown(halves, chosen.rate)
     lines = page(samples, end, halves, grew, chosen.rate)
     console.print("\n".join(lines), markup=False)
@@ -164,19 +171,33 @@ def soak(
     source.start()
     try:
         wait_for(lambda: http_text(url) is not None, worker)
-        started = time.monotonic()
-        while (now := time.monotonic() - started) < seconds:
-            samples.append(look(parts, worker, url, now))
-            if int(now // 60) > int((now - SAMPLE_SECONDS) // 60):
-                console.print(_row(samples[-1]))
-            if worker.exit_code is not None or source.exit_code is not None:
-                raise SystemExit(f"a process ended: see {worker.log} and {source.log}")
-            time.sleep(SAMPLE_SECONDS)
+        with suppress(KeyboardInterrupt):
+            watch(parts, worker, source, url, seconds, samples, console)
         source.stop(STOP_SECONDS_MAX)
         return samples, drained(parts, worker)
     finally:
         source.stop(STOP_SECONDS_MAX)
         worker.stop(STOP_SECONDS_MAX)
+
+
+def watch(
+    parts: Machine,
+    worker: Child,
+    source: Child,
+    url: str,
+    seconds: float,
+    samples: list[Sample],
+    console: Console,
+) -> None:
+    """Add a look to ``samples`` every other second, for ``seconds``."""
+    started = time.monotonic()
+    while (now := time.monotonic() - started) < seconds:
+        samples.append(look(parts, worker, url, now))
+        if int(now // 60) > int((now - SAMPLE_SECONDS) // 60):
+            console.print(_row(samples[-1]))
+        if worker.exit_code is not None or source.exit_code is not None:
+            raise SystemExit(f"a process ended: see {worker.log} and {source.log}")
+        time.sleep(SAMPLE_SECONDS)
 
 
 def limit_retention(kafka: str) -> None:
