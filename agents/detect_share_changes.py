@@ -35,7 +35,7 @@ from streams.alerts.share_window import (
 )
 from streams.detection import BIN_MS, Bin, Kind, State, Transition
 from streams.partitions import PartitionLoops, StoreRequest
-from streams.record_batches import App, Fetched
+from streams.transport import App, Fetched
 
 log = structlog.get_logger()
 

@@ -27,9 +27,9 @@ from schemas.topics import PANES_TOPIC
 from streams.pane_topic import dimensions_of
 from streams.panes import NO_PANES, by_dimension
 from streams.partitions import Confirm, PartitionLoops, StoreRequest
-from streams.record_batches import App, Fetched
 from streams.share_window import as_record, key
 from streams.stages import stage
+from streams.transport import App, Fetched
 from streams.watermarks import Watermarks
 from streams.windows import SIZES, STORED_LENGTHS, Size, Window, Windows
 

@@ -33,9 +33,9 @@ from streams.enriching import blocks_by_month, enrich
 from streams.health import Progress
 from streams.pane_topic import Landed
 from streams.partitions import Confirm, PartitionLoops, StoreRequest
-from streams.record_batches import App, Fetched
 from streams.seen_ids import Checked, Mask, SeenIds, StoredIds
 from streams.stages import stage
+from streams.transport import App, Fetched
 
 log = structlog.get_logger()
 

@@ -26,8 +26,8 @@ from streams.alert_topic import AlertTopic
 from streams.detection import MarketDetector, Parameters, Relations, Transition
 from streams.health import SHARES_LAG, Progress
 from streams.partitions import DERIVED_METER, Limits, PartitionLoop, PartitionLoops
-from streams.record_batches import App
 from streams.settings import Settings
+from streams.transport import App
 
 SHARES = TP(SHARES_TOPIC, 0)
 THREADS = 2

@@ -43,11 +43,11 @@ from streams.health import PANES_LAG, Progress
 from streams.pane_topic import PaneTopic, tell_idle
 from streams.partitions import DERIVED_METER, Limits, PartitionLoop, PartitionLoops
 from streams.publishing import Publisher
-from streams.record_batches import App
 from streams.settings import Settings
 from streams.splitting import plain_lines
 from streams.text_hashes import text_hashes
 from streams.topic_offsets import UsageLog
+from streams.transport import App
 
 log = structlog.get_logger()
 

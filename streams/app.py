@@ -9,8 +9,8 @@ from faust.web import View
 from mode import CrashingSupervisor
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from streams.record_batches import App
 from streams.settings import Settings
+from streams.transport import App
 
 FOREVER_SECONDS = 30 * 86_400.0
 """aiokafka leaves the group when nobody polls for this long; a worker whose partitions are all

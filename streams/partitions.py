@@ -19,7 +19,7 @@ from schemas.errors import FatalError
 from streams import delivery
 from streams.batches import Batch, RangeCutter
 from streams.health import Progress
-from streams.record_batches import Committed, Fetched, PartitionLostError
+from streams.transport import Committed, Fetched, PartitionLostError
 
 log = structlog.get_logger()
 

@@ -21,7 +21,7 @@ from streams.health import PANES_LAG, Progress
 from streams.pane_topic import dimensions_of
 from streams.panes import CountedRows
 from streams.partitions import Confirm, StoreRequest
-from streams.record_batches import PartitionLostError
+from streams.transport import PartitionLostError
 from tests.inline import Inline
 from tests.record_batch import record_batch
 from tests.usage_rows import Row, as_table, random_rows

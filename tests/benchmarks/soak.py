@@ -191,10 +191,12 @@ def watch(
 ) -> None:
     """Add a look to ``samples`` every other second, for ``seconds``."""
     started = time.monotonic()
+    minutes = 0
     while (now := time.monotonic() - started) < seconds:
         samples.append(look(parts, worker, url, now))
-        if int(now // 60) > int((now - SAMPLE_SECONDS) // 60):
+        if now >= minutes * 60:
             console.print(_row(samples[-1]))
+            minutes += 1
         if worker.exit_code is not None or source.exit_code is not None:
             raise SystemExit(f"a process ended: see {worker.log} and {source.log}")
         time.sleep(SAMPLE_SECONDS)

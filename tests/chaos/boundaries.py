@@ -20,7 +20,7 @@ from sinks.usage_events import UsageEventWriter
 from streams import partitions
 from streams.dead_letters import DeadLetters
 from streams.pane_topic import PaneTopic
-from streams.record_batches import Committed, Consumer
+from streams.transport import Committed, Consumer
 from tests.chaos.orders import Orders
 
 DURING_INSERT_SECONDS_MAX = 0.02

@@ -16,7 +16,7 @@ from sinks.usage_events import UsageEventWriter
 from streams import delivery, partitions, seen_ids
 from streams.batches import RangeCutter
 from streams.dead_letters import DeadLetters
-from streams.record_batches import Consumer, PartitionLostError
+from streams.transport import Consumer, PartitionLostError
 from tests.chaos.boundaries import around
 
 

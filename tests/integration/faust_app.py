@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from streams.app import create_app
-from streams.record_batches import App, Fetched
 from streams.settings import Settings
+from streams.transport import App, Fetched
 
 WAIT_SECONDS = 30.0
 

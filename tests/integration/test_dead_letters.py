@@ -12,7 +12,7 @@ from faust.types import TP
 from schemas.errors import FatalError, Reason
 from streams import dead_letters
 from streams.dead_letters import HEADERS, DeadLetters, Rejected
-from streams.record_batches import PartitionLostError
+from streams.transport import PartitionLostError
 
 USAGE = TP("llm-usage-v1", 1)
 

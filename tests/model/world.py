@@ -32,7 +32,8 @@ from streams import dead_letters, partitions
 from streams.health import Progress
 from streams.pane_topic import Landed
 from streams.partitions import Confirm, Limits, PartitionLoop
-from streams.record_batches import Committed, Fetched, PartitionLostError, RecordBatch, keep_whole
+from streams.record_batches import RecordBatch, keep_whole
+from streams.transport import Committed, Fetched, PartitionLostError
 
 USAGE = TP("llm-usage-v1", 0)
 APPEND_TIME_MS = 1_795_521_600_000

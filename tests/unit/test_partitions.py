@@ -13,7 +13,8 @@ from streams.delivery import declare
 from streams.health import Progress
 from streams.pane_topic import PaneTopic, tell_idle
 from streams.partitions import Limits, PartitionLoop, PartitionLoops, StoreRequest
-from streams.record_batches import Committed, Fetched, PartitionLostError, RecordBatch
+from streams.record_batches import RecordBatch
+from streams.transport import Committed, Fetched, PartitionLostError
 from tests.record_batch import record_batch
 
 USAGE = TP("llm-usage-v1", 0)

@@ -11,7 +11,7 @@ from agents.rebuild_windows import END_OF_TIME_MS
 from agents.spans import SPAN_MS_FIRST
 from schemas.errors import SinkUnavailableError
 from schemas.panes import PANES, RangeOfPanes, encode
-from streams.record_batches import PartitionLostError
+from streams.transport import PartitionLostError
 from tests.window_world import SECOND_MS, VENDORS_AT, World
 
 

@@ -21,7 +21,7 @@ from streams.dead_letters import Rejected
 from streams.health import Progress
 from streams.pane_topic import Landed
 from streams.partitions import Confirm, StoreRequest
-from streams.record_batches import PartitionLostError
+from streams.transport import PartitionLostError
 from tests.record_batch import record_batch
 
 USAGE = TP("llm-usage-v1", 1)

@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import GroupAuthorizationFailedError
 from faust.types import TP
 
-from streams.record_batches import FETCH_WAIT_MS, Committed, Fetched, PartitionLostError
+from streams.transport import FETCH_WAIT_MS, Committed, Fetched, PartitionLostError
 from tests.integration.faust_app import add_reader, create_app, running, until
 from tests.integration.faust_app import test_settings as settings_of
 
