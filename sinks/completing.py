@@ -13,6 +13,7 @@ its part is *moved*; before it creates it, it drops those of others, and gives u
 afterwards. Of two at once, then, the later has taken the part away from the earlier or sees its table.
 """
 
+import math
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -61,15 +62,16 @@ def complete_bucket(engine: Engine, frontier: Callable[[], Frontier], bucket: Bu
         _read_sides(engine, rollup, span, frontier(), sides)
         _refuse_excess(engine, rollup, sides)
         engine.command(f"INSERT INTO {adding} {_lacking(rollup, sides)}")
-        ((requests, rows),) = engine.rows(f"SELECT sum(requests), count() FROM {adding}")
+        ((counted, rows),) = engine.rows(f"SELECT sum(requests), count() FROM {adding}")
         if not rows:
             return 0
         engine.command(
             f"ALTER TABLE {adding} MOVE PARTITION {month_of(start)} TO TABLE {engine.table(name)}"
         )
-    COMPLETED.labels(name).inc(int(requests))
-    log.warning("rollup.completed", table=name, bucket=str(start), requests=int(requests))
-    return int(requests)
+    requests = math.ceil(int(counted) / len(rollup.computed))
+    COMPLETED.labels(name).inc(requests)
+    log.warning("rollup.completed", table=name, bucket=str(start), requests=requests)
+    return requests
 
 
 @contextmanager

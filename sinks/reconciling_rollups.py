@@ -311,15 +311,17 @@ def _row_sums(
 
 def _lower_and_upper(rollup: Rollup) -> tuple[str, str]:
     """Return SQL for the sums of the settled rows and of all rows that a rollup counts."""
-    lower = (f"sumIf({each}, is_settled AND {rollup.only})" for each in rollup.measures.values())
-    upper = (f"sumIf({each}, {rollup.only})" for each in rollup.measures.values())
+    times = len(rollup.computed)
+    measures = rollup.measures.values()
+    lower = (f"{times} * sumIf({each}, is_settled AND {rollup.only})" for each in measures)
+    upper = (f"{times} * sumIf({each}, {rollup.only})" for each in measures)
     return ", ".join(lower), ", ".join(upper)
 
 
 def _keys_of_rows(rollup: Rollup) -> str:
     weighted = _weighted(rollup.measures.values())
-    hashed = f"{_key_hash(rollup.row_time, rollup.row_keys)} * ({weighted})"
-    return f"sumWithOverflowIf({hashed}, {rollup.only})"
+    hashed = " + ".join(_key_hash(rollup.row_time, keys) for keys in rollup.row_keys)
+    return f"sumWithOverflowIf(({hashed}) * ({weighted}), {rollup.only})"
 
 
 def _weighted(measures: Iterable[str]) -> str:
@@ -350,20 +352,22 @@ def _differing_keys(engine: Engine, rollup: Rollup, start: int) -> str:
     begin = datetime.fromtimestamp(start, UTC)
     span = Span(begin, begin + timedelta(seconds=rollup.bucket_seconds))
     keys = ", ".join(rollup.keys)
-    row_keys = ", ".join(f"{rollup.computed.get(key, key)} AS {key}" for key in rollup.keys)
     nothing = _integers("0" for _ in rollup.measures)
-    sides = (
-        f"SELECT toUnixTimestamp(toDateTime({rollup.row_time}, 'UTC')) AS moment, {row_keys},"
-        f" [{_integers(rollup.measures.values())}] AS expected, [{nothing}] AS found"
-        f" FROM {engine.table('usage_events')} WHERE {between('occurred_at', span)} AND {rollup.only}"
-        f" UNION ALL SELECT toUnixTimestamp(toDateTime({rollup.time}, 'UTC')), {keys},"
-        f" [{nothing}], [{_integers(rollup.measures)}] FROM {engine.table(rollup.name)}"
-        f" WHERE {between(rollup.time, span, rollup.time == 'day')}"
-    )
+    sides = [
+        f"SELECT toUnixTimestamp(toDateTime({rollup.time}, 'UTC')) AS moment, {keys},"
+        f" [{nothing}] AS expected, [{_integers(rollup.measures)}] AS found"
+        f" FROM {engine.table(rollup.name)} WHERE {between(rollup.time, span, rollup.time == 'day')}"
+    ]
+    for row_keys in rollup.row_keys:
+        sides.append(
+            f"SELECT toUnixTimestamp(toDateTime({rollup.row_time}, 'UTC')), {', '.join(row_keys)},"
+            f" [{_integers(rollup.measures.values())}], [{nothing}] FROM"
+            f" {engine.table('usage_events')} WHERE {between('occurred_at', span)} AND {rollup.only}"
+        )
     rows = engine.rows(
         f"SELECT moment, [{', '.join(f'toString({key})' for key in rollup.keys)}] AS key,"
         " sumForEach(expected) AS e, sumForEach(found) AS f, count() OVER () AS number"
-        f" FROM ({sides}) GROUP BY moment, {keys} HAVING e != f"
+        f" FROM ({' UNION ALL '.join(sides)}) GROUP BY moment, {keys} HAVING e != f"
         f" ORDER BY abs(toInt64(e[1]) - toInt64(f[1])) DESC, moment, key LIMIT {KEYS_SHOWN}"
     )
     if not rows:

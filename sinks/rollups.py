@@ -52,7 +52,18 @@ _BOUNDED = "least(toUInt64(ifNull(tokens_prompt, 0)) + ifNull(tokens_completion,
 _LANGUAGE = (
     "extract(JSONExtractString(tags, 'language'), '^[A-Za-z]{2,3}(?:-[A-Za-z0-9]{1,8}){0,3}$')"
 )
+_LENGTHS = {
+    "prompt": "toUInt64(ifNull(tokens_prompt, 0))",
+    "completion": "toUInt64(ifNull(tokens_completion, 0))",
+    "both": "(toUInt64(ifNull(tokens_prompt, 0)) + ifNull(tokens_completion, 0))",
+}
 _SUBCATEGORY = "JSONExtractString(tags, 'subcategory')"
+
+
+def _leading_bits(number: str) -> str:
+    """Return an integer rounded down to its eight leading binary digits, as SQL."""
+    dropped = f"toUInt8(greatest(floor(log2(greatest({number}, 1))) - 7, 0))"
+    return f"bitShiftLeft(bitShiftRight({number}, {dropped}), {dropped})"
 
 
 @dataclass(frozen=True)
@@ -63,7 +74,8 @@ class Rollup:
         time: Its column of time; ``row_time`` is the same by row of ``usage_events``.
         bucket_seconds: Size of the buckets that are compared.
         view: The materialised view that fills it from ``source``.
-        computed: Keys that are no columns of ``usage_events``, by row of it.
+        computed: Keys that are no columns of ``usage_events``, by row of it: for each time that it counts
+            a row, which is once but for lengths.
         only: Which rows of ``usage_events`` it counts, SQL.
         measures: By row of ``usage_events``.
     """
@@ -75,14 +87,14 @@ class Rollup:
     keys: tuple[str, ...]
     view: str
     source: str = "usage_events"
-    computed: Mapping[str, str] = field(default_factory=dict)
+    computed: tuple[Mapping[str, str], ...] = ({},)
     only: str = "true"
     measures: Mapping[str, str] = field(default_factory=lambda: MEASURES)
 
     @property
-    def row_keys(self) -> tuple[str, ...]:
-        """The keys by row of ``usage_events``."""
-        return tuple(self.computed.get(key, key) for key in self.keys)
+    def row_keys(self) -> list[tuple[str, ...]]:
+        """The keys by row of ``usage_events``, for each time that it counts a row."""
+        return [tuple(each.get(key, key) for key in self.keys) for each in self.computed]
 
 
 ROLLUPS = (
@@ -126,7 +138,7 @@ ROLLUPS = (
         DAY_SECONDS,
         SAMPLED_KEYS,
         "usage_events_to_usage_sampled_1d",
-        computed={"subcategory": f"if({_SUBCATEGORY} = '', 'unknown', {_SUBCATEGORY})"},
+        computed=({"subcategory": f"if({_SUBCATEGORY} = '', 'unknown', {_SUBCATEGORY})"},),
         only="category != 'unknown'",
         measures={**MEASURES, TOKENS_SQUARED: f"{_BOUNDED} * {_BOUNDED}"},
     ),
@@ -137,7 +149,7 @@ ROLLUPS = (
         DAY_SECONDS,
         ("caller_country", "language", "vendor", "origin"),
         "usage_events_to_usage_located_1d",
-        computed={"language": f"if({_LANGUAGE} = '', 'unknown', {_LANGUAGE})"},
+        computed=({"language": f"if({_LANGUAGE} = '', 'unknown', {_LANGUAGE})"},),
     ),
     Rollup(
         "usage_users_1d",
@@ -146,7 +158,21 @@ ROLLUPS = (
         DAY_SECONDS,
         ("model", "vendor", "origin", "user_hash"),
         "usage_events_to_usage_users_1d",
-        computed={"user_hash": "ifNull(user_hash, 0)"},
+        computed=({"user_hash": "ifNull(user_hash, 0)"},),
         only="(isNotNull(user_hash) AND bitAnd(intHash64(ifNull(user_hash, 0)), 15) = 0)",
+    ),
+    Rollup(
+        "usage_lengths_1d",
+        "day",
+        "toDate(occurred_at)",
+        DAY_SECONDS,
+        ("measured", "tokens"),
+        "usage_events_to_usage_lengths_1d",
+        computed=tuple(
+            {"measured": f"'{name}'", "tokens": _leading_bits(length)}
+            for name, length in _LENGTHS.items()
+        ),
+        only="(isNotNull(tokens_prompt) AND isNotNull(tokens_completion))",
+        measures={"requests": "1"},
     ),
 )

@@ -9,8 +9,11 @@ COUNTED: Mapping[str, str] = {
     **dict.fromkeys(OF_ALL, "true"),
     "usage_sampled_1d": "category != 'unknown'",
     "usage_users_1d": "intHash64(user_hash) % 16 = 0",
+    "usage_lengths_1d": "tokens_prompt IS NOT NULL AND tokens_completion IS NOT NULL",
 }
 """Rollup -> the rows of usage_events that it counts."""
+TIMES: Mapping[str, int] = {**dict.fromkeys(COUNTED, 1), "usage_lengths_1d": 3}
+"""Rollup -> how often it counts a row."""
 
 
 def chosen(user: int) -> bool:

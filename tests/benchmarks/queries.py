@@ -37,7 +37,7 @@ SECONDS_MAX = 2.0
 TIMES_MAX = 60
 MERGE_SECONDS_MAX = 300.0
 RESTED = ("usage_1h", "usage_1d", "usage_context_1h", "usage_sampled_1d", "usage_located_1d",
-          "usage_users_1d")  # fmt: skip
+          "usage_users_1d", "usage_lengths_1d")  # fmt: skip
 TOGETHER_MS_MAX = 2_000.0
 """A view that takes longer alone is not asked by many at once: it would be asked for minutes."""
 FRESH_SECONDS = 20.0
@@ -254,9 +254,9 @@ def page(
     lines.append(
         f"\nThose without figures for {READERS} readers take longer than"
         f" {TOGETHER_MS_MAX / 1000:.0f} seconds alone. Views of users count one in sixteen (exact ="
-        " false). `study_16_length_quantiles` and `study_40_accounts` read `usage_events`: no rollup has"
-        " the length of a request, or the sums of an account; their cost grows with the requests of the"
-        " period.\n"
+        " false). `study_40_accounts`, `study_43_sessions` and `study_44_active_parameters` read"
+        " `usage_events`: no rollup has the sums of an account or of a session; their cost grows with the"
+        " requests of the period.\n"
     )
     return "\n".join(lines)
 

@@ -29,7 +29,7 @@ from tests.chaos.nursery import Nursery
 from tests.chaos.orders import VARIABLE, Orders
 from tests.chaos.proxy import Proxy
 from tests.conftest import environment, free_port, http_answers, run_tokentide, tokentide
-from tests.rollups import COUNTED
+from tests.rollups import COUNTED, TIMES
 
 GROUP = "tokentide-store-usage"
 START_SECONDS_MAX = 180.0
@@ -306,7 +306,8 @@ class Stage:
     def is_behind_rollup(self) -> bool:
         """Return whether a table has a block that a rollup lacks, or the other way round."""
         asked = ", ".join(
-            f"(SELECT countIf({only}) FROM usage_events) != (SELECT sum(requests) FROM {name})"
+            f"(SELECT {TIMES[name]} * countIf({only}) FROM usage_events)"
+            f" != (SELECT sum(requests) FROM {name})"
             for name, only in COUNTED.items()
         )
         return any(self.sql(f"SELECT {asked}")[0])

@@ -20,7 +20,7 @@ from streams.dead_letters import HEADERS
 from streams.topic_offsets import UsageLog
 from tests.conftest import ClickHouseAddress
 from tests.integration.sinks_database import client_at, migrated, writer_at
-from tests.rollups import COUNTED
+from tests.rollups import COUNTED, TIMES
 from tests.usage_rows import Row, as_table, random_rows
 
 START = datetime(2026, 7, 31, tzinfo=UTC)
@@ -184,8 +184,8 @@ class Books:
         return int(found)
 
     def counted(self, rollup: str) -> int:
-        """Return the rows of usage_events that a rollup has to count."""
-        sql = f"SELECT countIf({COUNTED[rollup]}) FROM usage_events"
+        """Return the requests that a rollup has to count."""
+        sql = f"SELECT {TIMES[rollup]} * countIf({COUNTED[rollup]}) FROM usage_events"
         ((found,),) = self.client.query(sql).result_rows
         return int(found)
 

@@ -172,6 +172,8 @@ DAMAGES = {
     " WHERE day = '2026-08-01'",
     "usage_located_1d": "ALTER TABLE usage_located_1d UPDATE requests = requests + 1"
     " WHERE day = '2026-08-01' AND language = 'pt-BR'",
+    "usage_lengths_1d": "ALTER TABLE usage_lengths_1d UPDATE requests = requests + 1"
+    " WHERE day = '2026-08-01' AND measured = 'both' AND tokens < 5000",
 }
 
 
@@ -183,7 +185,7 @@ def test_each_rollup_that_differs_is_named_and_made_good(books: Books, usage_log
     books.change(DAMAGES["usage_1h"])
     books.change("ATTACH TABLE usage_1h_to_usage_1d")
     books.change(DAMAGES["usage_1d"])
-    for table in ("usage_context_1h", "usage_sampled_1d", "usage_located_1d"):
+    for table in ("usage_context_1h", "usage_sampled_1d", "usage_located_1d", "usage_lengths_1d"):
         books.change(DAMAGES[table])
     report = checked(books, usage_log)
     assert sorted(places(report, "rollups")) == [
@@ -191,14 +193,18 @@ def test_each_rollup_that_differs_is_named_and_made_good(books: Books, usage_log
         "usage_1h 2026-08-01 10:00 requests",
         "usage_1m 2026-08-01 10:00 requests",
         "usage_context_1h 2026-08-01 10:00 requests",
+        "usage_lengths_1d 2026-08-01 00:00 requests",
         "usage_located_1d 2026-08-01 00:00 requests",
         "usage_sampled_1d 2026-08-01 00:00 tokens_squared",
     ]
-    assert report.count == 6
+    assert report.count == 7
     done = repair(books.engine, usage_log, report)
     assert {each.place.split()[0] for each in done.completed} == {"usage_1m", "usage_context_1h"}
     assert [(each.month, set(each.tables)) for each in done.rebuilt] == [
-        (AUGUST, {"usage_1h", "usage_1d", "usage_sampled_1d", "usage_located_1d"})
+        (
+            AUGUST,
+            {"usage_1h", "usage_1d", "usage_sampled_1d", "usage_located_1d", "usage_lengths_1d"},
+        )
     ]
     assert checked(books, usage_log, with_keys=True).count == 0
     assert not books.client.query("SHOW TABLES LIKE 'reconcile_staging%'").result_rows
@@ -306,17 +312,39 @@ def test_traffic_that_never_pauses_changes_nothing(
     assert rebuild_month(books.engine, usage_log.committed, AUGUST).proof.count == 0
 
 
+def test_requests_under_another_length_are_told_by_their_keys(
+    books: Books, usage_log: UsageLog
+) -> None:
+    """As many of a day as before: only the comparison by keys can see it, and a rebuild mends it."""
+    books.store(0, 300)
+    books.change(
+        "INSERT INTO usage_lengths_1d SELECT day, measured, tokens + 1000000, requests"
+        " FROM usage_lengths_1d WHERE measured = 'prompt' AND day = '2026-08-01'"
+    )
+    books.change(
+        "ALTER TABLE usage_lengths_1d DELETE WHERE measured = 'prompt' AND day = '2026-08-01'"
+        " AND tokens < 1000000"
+    )
+    assert checked(books, usage_log).count == 0
+    report = checked(books, usage_log, with_keys=True)
+    assert places(report, "rollups") == ["usage_lengths_1d 2026-08-01 00:00 keys"]
+    assert "prompt / " in report.results[-1].differences[0].detail
+    repair(books.engine, usage_log, report)
+    assert checked(books, usage_log, with_keys=True).count == 0
+
+
 def test_a_rollup_that_a_migration_brings_is_filled_by_a_repair(
     books: Books, usage_log: UsageLog
 ) -> None:
     """A database with rows from before the rollup: empty, told as such, and then right."""
     books.store(0, 500)
-    for table in ("usage_sampled_1d", "usage_located_1d"):
+    for table in ("usage_sampled_1d", "usage_located_1d", "usage_lengths_1d"):
         books.change(f"TRUNCATE TABLE {table}")
     report = checked(books, usage_log)
     assert {place.split()[0] for place in places(report, "rollups")} == {
         "usage_sampled_1d",
         "usage_located_1d",
+        "usage_lengths_1d",
     }
     repair(books.engine, usage_log, report)
     assert checked(books, usage_log, with_keys=True).count == 0

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import orjson
@@ -135,7 +135,7 @@ def test_every_dimension_of_every_rollup_equals_a_recount(client: HttpClient) ->
     """Tokens by each key column of each rollup."""
     sent = random_rows(3, 2000, START, SPAN)
     writer_of(client).write(as_table(sent), "t")
-    for table in COUNTED:
+    for table in COUNTED.keys() - {"usage_lengths_1d"}:
         counted = [row for row in sent if is_counted(table, row)]
         keys = one_of(
             client,
@@ -154,6 +154,35 @@ def test_every_dimension_of_every_rollup_equals_a_recount(client: HttpClient) ->
                 f"FROM {table} GROUP BY value",
             )
             assert {row["value"]: row["n"] for row in got} == expected, (table, key)
+
+
+def test_lengths_equal_a_recount(client: HttpClient) -> None:
+    """Each request under its lengths, cut to eight leading binary digits; none whose tokens are unknown."""
+    sent = random_rows(4, 2000, START, SPAN)
+    edges = (0, 1, 255, 256, 257, 511, 512, 515, 2**24 - 1, 2**24, 2**31 - 1, 2**32 - 1)
+    for row, prompt, completion in zip(sent, edges, reversed(edges), strict=False):
+        row |= {"tokens_prompt": prompt, "tokens_completion": completion}
+    writer_of(client).write(as_table(sent), "t")
+
+    def cut(length: int) -> int:
+        digits = f"{length:b}"
+        return int(digits[:8] + "0" * len(digits[8:]), 2)
+
+    expected: Counter[tuple[date, str, int]] = Counter()
+    for row in sent:
+        day, prompt, completion = (
+            row["occurred_at"].date(),
+            row["tokens_prompt"],
+            row["tokens_completion"],
+        )
+        if prompt is not None and completion is not None:
+            expected[day, "prompt", cut(prompt)] += 1
+            expected[day, "completion", cut(completion)] += 1
+            expected[day, "both", cut(prompt + completion)] += 1
+    got = client.query(
+        "SELECT day, measured, tokens, sum(requests) FROM usage_lengths_1d GROUP BY ALL"
+    ).result_rows
+    assert {(day, measured, length): count for day, measured, length, count in got} == expected
 
 
 def test_a_repeated_token_adds_nothing_anywhere(client: HttpClient) -> None:

@@ -2,14 +2,13 @@ CREATE OR REPLACE VIEW {database}.study_16_length_quantiles AS
 WITH weeks AS
     (
         SELECT
-            toStartOfWeek(toDate(e.occurred_at), 1) AS start,
-            count() AS measured,
-            quantilesGK(1000, 0.5, 0.9, 0.99)(assumeNotNull(e.tokens_prompt)) AS prompt,
-            quantilesGK(1000, 0.5, 0.9, 0.99)(assumeNotNull(e.tokens_completion)) AS completion,
-            quantilesGK(1000, 0.5, 0.9, 0.99)(toUInt64(assumeNotNull(e.tokens_prompt)) + assumeNotNull(e.tokens_completion)) AS whole
-        FROM {database}.usage_events AS e
-        WHERE e.occurred_at >= toDateTime({from_day:Date}, 'UTC') AND e.occurred_at < toDateTime({to_day:Date}, 'UTC')
-            AND isNotNull(e.tokens_prompt) AND isNotNull(e.tokens_completion)
+            toStartOfWeek(l.day, 1) AS start,
+            sumIf(l.requests, l.measured = 'both') AS measured,
+            quantilesExactWeightedIf(0.5, 0.9, 0.99)(l.tokens, l.requests, l.measured = 'prompt') AS prompt,
+            quantilesExactWeightedIf(0.5, 0.9, 0.99)(l.tokens, l.requests, l.measured = 'completion') AS completion,
+            quantilesExactWeightedIf(0.5, 0.9, 0.99)(l.tokens, l.requests, l.measured = 'both') AS whole
+        FROM {database}.usage_lengths_1d AS l
+        WHERE l.day >= {from_day:Date} AND l.day < {to_day:Date}
         GROUP BY start
     )
 SELECT
@@ -28,7 +27,7 @@ SELECT
 FROM weeks
 ORDER BY week
 COMMENT 'Median and tails of the lengths of requests, by week.
-Study: analyses 14 to 16 and 18 have means only (study_15_request_lengths). A quantile is a length whose rank is within 0.1 % of the requests of the one asked for (Greenwald and Khanna, 2001).
-Formula: quantilesGK with accuracy 1000. Source: usage_events, every request of the period whose tokens are known.
+Study: analyses 14 to 16 and 18 have means only (study_15_request_lengths). A quantile is the length of the request at that rank, as usage_lengths_1d has it: exact below 256 tokens, less than 0.8 % too short above.
+Formula: quantilesExactWeighted of lengths, each with the requests that have it. Source: usage_lengths_1d, every request of the period whose tokens are known.
 Columns: week: its Monday. requests_measured. tokens_prompt_p50, tokens_prompt_p90, tokens_prompt_p99. tokens_completion_p50, tokens_completion_p90, tokens_completion_p99. tokens_p50, tokens_p90, tokens_p99: prompt and completion together. is_partial: the week is not over, or the period cuts it.
 Example: SELECT week, tokens_prompt_p50, tokens_prompt_p99 FROM study_16_length_quantiles(from_day = today() - 28, to_day = today() + 1)';
