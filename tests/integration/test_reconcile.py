@@ -10,7 +10,7 @@ import pytest
 from agents.reconcile import Report, reconcile, repair
 from agents.reconcile_in_background import DIFFERENCES, BackgroundReconciler
 from schemas.errors import FatalError, RetryableError
-from sinks import rebuilding
+from sinks import rebuilding, reconciling_rollups
 from sinks.clickhouse import connect
 from sinks.rebuilding import rebuild_month
 from sinks.reconciling import Engine, frontier_of_rows
@@ -310,6 +310,28 @@ def test_traffic_that_never_pauses_changes_nothing(
         )
     books.commit(0)
     assert rebuild_month(books.engine, usage_log.committed, AUGUST).proof.count == 0
+
+
+def test_a_month_of_many_rows_is_read_in_pieces(
+    books: Books, usage_log: UsageLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pieces that cut hours and days add up, and what differs is told all the same."""
+    books.store(0, 400)
+    books.change(DAMAGES["usage_1d"])
+    whole = checked(books, usage_log, checks=["rollups"], with_keys=True)
+    asked: list[str] = []
+    rows = books.engine.rows
+
+    def counted(sql: str, *more: Any) -> list[tuple[Any, ...]]:
+        asked.append(sql)
+        return rows(sql, *more)
+
+    monkeypatch.setattr(books.engine, "rows", counted)
+    monkeypatch.setattr(reconciling_rollups, "ROWS_PER_READ", 30)
+    in_pieces = checked(books, usage_log, checks=["rollups"], with_keys=True)
+    assert sum("is_settled" in sql for sql in asked) > 400 / 30
+    assert in_pieces.results == whole.results
+    assert in_pieces.count == 1
 
 
 def test_requests_under_another_length_are_told_by_their_keys(
