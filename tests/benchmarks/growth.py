@@ -10,18 +10,18 @@ import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from rich.console import Console
 
-from tests.benchmarks.bench import Expected, Result, database_of, drain, fill, recount
-from tests.benchmarks.parts import Machine, client, end_offsets, machine, run, tokentide
+from tests.benchmarks.bench import Expected, Result, drain, fill, recount
+from tests.benchmarks.parts import Machine, end_offsets, machine, tokentide
 from tests.benchmarks.peers.report import machine_text
 
 STACK = "growth"
 MONTH_DAYS = 30
-COPIED_PARTITION = 1000
-"""Rows of history have partition numbers from here: the worker must not take them for its own."""
+NOTHING = Expected(0, 0, 0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,7 @@ class Case:
     Attributes:
         settings: Of tokentide, by name.
         simulate: Options of ``tokentide simulate``.
-        history_months: The topic's rows are there that many times before, a month apart.
+        history_months: For each as many events as are measured have been stored before.
     """
 
     factor: str
@@ -99,10 +99,11 @@ def measure(case: Case, events: int) -> Result:
         tempfile.TemporaryDirectory(prefix="tokentide-bench-") as directory,
         machine(Path(directory)) as parts,
     ):
-        expected = fill(parts, events, *case.simulate, **case.settings)
-        records = sum(end_offsets(parts.kafka).values())
+        past, past_records = NOTHING, 0
         if case.history_months:
-            expected = add_history(parts, case, expected, records)
+            past, past_records = store_history(parts, case, events)
+        expected = fill(parts, events, *case.simulate, **case.settings)
+        records = sum(end_offsets(parts.kafka).values()) - past_records
         result, database = drain(
             parts,
             STACK,
@@ -112,26 +113,28 @@ def measure(case: Case, events: int) -> Result:
             workers=case.workers,
             settings=case.settings,
         )
-        recount(parts, database, expected)
+        total = replace(
+            expected, rows=expected.rows + past.rows, tokens=expected.tokens + past.tokens
+        )
+        recount(parts, database, total)
         return result
 
 
-def add_history(parts: Machine, case: Case, expected: Expected, records: int) -> Expected:
-    """Copy the topic's own rows into the months before; return what is expected with them."""
-    _, source = drain(parts, STACK, 0, tokentide("worker"), records, settings=case.settings)
-    target = database_of(STACK, 1)
-    run(parts, "migrate", clickhouse_database=target, consumer_group=target)
-    writer = client(parts.clickhouse_port, source)
-    for month in range(1, case.history_months + 1):
-        writer.command(
-            f"INSERT INTO {target}.usage_events SELECT * REPLACE ("
-            f"kafka_partition + {COPIED_PARTITION * month} AS kafka_partition,"
-            f" occurred_at - INTERVAL {month * MONTH_DAYS} DAY AS occurred_at) FROM usage_events",
-            settings={"insert_deduplication_token": f"history {month}"},
-        )
-    writer.command(f"DROP DATABASE {source}")
-    times = case.history_months + 1
-    return replace(expected, rows=expected.rows * times, tokens=expected.tokens * times)
+def store_history(parts: Machine, case: Case, events: int) -> tuple[Expected, int]:
+    """Store as many events for each month before, by the same way; return what they are, and records."""
+    now = datetime.now(UTC)
+    begin = now - timedelta(days=MONTH_DAYS * case.history_months)
+    end = now - timedelta(days=1)
+    # Of another seed: events with the ids of those that are measured would be sent again.
+    past = fill(
+        parts,
+        events * case.history_months,
+        *("--seed", "2", "--from", begin.isoformat(), "--to", end.isoformat()),
+        **case.settings,
+    )
+    records = sum(end_offsets(parts.kafka).values())
+    drain(parts, STACK, 1, tokentide("worker"), records, settings=case.settings)
+    return past, records
 
 
 def page(rounds: Sequence[Mapping[Case, Result]], events: int) -> str:
