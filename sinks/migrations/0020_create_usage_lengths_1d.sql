@@ -1,6 +1,6 @@
 -- How long requests are, by day: medians and tails over a year are asked of this, where they took a read
 -- of every request. A length is rounded down to its eight leading binary digits, which leaves it as it is
--- below 256 and takes less than 1/128 of it above, so a day has some hundred lengths, whatever its traffic.
+-- below 256 and takes less than 1/128 of it above, so a day has a few thousand lengths at most.
 -- Rows of a database that is older come in by: tokentide reconcile --repair
 CREATE TABLE IF NOT EXISTS {database}.usage_lengths_1d
 (
