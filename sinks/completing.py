@@ -68,7 +68,7 @@ def complete_bucket(engine: Engine, frontier: Callable[[], Frontier], bucket: Bu
         engine.command(
             f"ALTER TABLE {adding} MOVE PARTITION {month_of(start)} TO TABLE {engine.table(name)}"
         )
-    requests = math.ceil(int(counted) / len(rollup.computed))
+    requests = math.ceil(int(counted) / rollup.times)
     COMPLETED.labels(name).inc(requests)
     log.warning("rollup.completed", table=name, bucket=str(start), requests=requests)
     return requests

@@ -345,7 +345,7 @@ def _staged(engine: Engine, name: str, month: int) -> int:
     if name == EVENTS:
         return _row_count(engine, STAGING + EVENTS, month)
     ((count,),) = engine.rows(f"SELECT sum(requests) FROM {engine.table(STAGING + name)}")
-    return int(count) // len(_ROLLUP[name].computed)
+    return int(count) // _ROLLUP[name].times
 
 
 def _text(month: int) -> str:

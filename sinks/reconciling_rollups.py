@@ -316,10 +316,9 @@ def _row_sums(
 
 def _lower_and_upper(rollup: Rollup) -> tuple[str, str]:
     """Return SQL for the sums of the settled rows and of all rows that a rollup counts."""
-    times = len(rollup.computed)
     measures = rollup.measures.values()
-    lower = (f"{times} * sumIf({each}, is_settled AND {rollup.only})" for each in measures)
-    upper = (f"{times} * sumIf({each}, {rollup.only})" for each in measures)
+    lower = (f"{rollup.times} * sumIf({each}, is_settled AND {rollup.only})" for each in measures)
+    upper = (f"{rollup.times} * sumIf({each}, {rollup.only})" for each in measures)
     return ", ".join(lower), ", ".join(upper)
 
 

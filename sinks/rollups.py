@@ -92,6 +92,11 @@ class Rollup:
     measures: Mapping[str, str] = field(default_factory=lambda: MEASURES)
 
     @property
+    def times(self) -> int:
+        """How often it counts a row."""
+        return len(self.computed)
+
+    @property
     def row_keys(self) -> list[tuple[str, ...]]:
         """The keys by row of ``usage_events``, for each time that it counts a row."""
         return [tuple(each.get(key, key) for key in self.keys) for each in self.computed]

@@ -17,6 +17,7 @@ from schemas.catalogue import (
     size_class,
 )
 from schemas.catalogue_files import SHIPPED_DIRECTORY
+from tests.catalogue import model
 
 RANKINGS = Path(__file__).parents[2] / "deploy/local/data/openrouter_daily/rankings_daily.csv"
 
@@ -24,12 +25,6 @@ RANKINGS = Path(__file__).parents[2] / "deploy/local/data/openrouter_daily/ranki
 def resolved(name: str, catalogue: Catalogue | None = None) -> tuple[str, str] | None:
     found = (catalogue or load_shipped()).resolve(name)
     return (found.model.model_id, found.variant) if found else None
-
-
-def model(name: str) -> Model:
-    found = load_shipped().resolve(name)
-    assert found is not None, name
-    return found.model
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import re
 import shutil
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -14,12 +13,9 @@ from schemas.catalogue import (
 )
 from schemas.catalogue_files import SHIPPED_DIRECTORY
 from schemas.errors import ConfigurationError
+from tests.catalogue import ms
 
 FILES = ("models.csv", "aliases.csv", "price_history.csv")
-
-
-def ms(year: int, month: int, day: int, hour: int = 0) -> int:
-    return int(datetime(year, month, day, hour, tzinfo=UTC).timestamp()) * 1000
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """What requests cost: dated prices, variants, rounding, and text read exactly."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
 
 import pytest
 
@@ -14,16 +13,7 @@ from schemas.catalogue import (
 )
 from schemas.catalogue_files import picousd_per_token
 from schemas.model import PICOUSD_PER_TOKEN_MAX
-
-
-def ms(year: int, month: int, day: int, hour: int = 0) -> int:
-    return int(datetime(year, month, day, hour, tzinfo=UTC).timestamp()) * 1000
-
-
-def model(name: str) -> Model:
-    found = load_shipped().resolve(name)
-    assert found is not None, name
-    return found.model
+from tests.catalogue import model, ms
 
 
 @pytest.mark.parametrize(
