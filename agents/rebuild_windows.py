@@ -91,6 +91,7 @@ class Rebuilding:
         self._spans = spans
         self._below = dict(below)
         self._now_ms = parts.now_ms()
+        self._stored_ms = 0, 0
         self._windows: dict[str, Windows] = {}
         self._loaded_from_ms: dict[int, int] = {}
         self._last_end_ms: dict[int, int] = {}
@@ -116,6 +117,7 @@ class Rebuilding:
             # An owner counted it when it was told, which is after it had landed.
             for partition, offset in noted.items():
                 self._below[partition] = max(offset, self._below.get(partition, 0))
+        self._stored_ms = await self._call(parts.panes.stored_ms)
         self._windows = await self._given_windows(append_time_ms)
         await self._load_shortest(in_panes)
         for length_ms in PANE_LENGTHS[1:]:
@@ -193,8 +195,7 @@ class Rebuilding:
             self._parts.panes.read,
             self._dimensions,
             PANE_MS,
-            now_ms,
-            END_OF_TIME_MS,
+            *self._within(now_ms, END_OF_TIME_MS),
             above=above,
             below=self._below,
         )
@@ -209,8 +210,13 @@ class Rebuilding:
             )
 
         spans = self._spans_since if above else self._spans
-        found = await spans.ask(self._call, count, from_ms, to_ms)
+        found = await spans.ask(self._call, count, *self._within(from_ms, to_ms))
         return pa.concat_tables([PANES.empty_table(), *found])
+
+    def _within(self, from_ms: int, to_ms: int) -> tuple[int, int]:
+        """Return what of ``[from_ms, to_ms)`` has rows: the rest need not be asked about."""
+        first_ms, end_ms = self._stored_ms
+        return max(from_ms, first_ms), min(to_ms, end_ms)
 
     async def _load_stored(self, length_ms: int, told: Mapping[int, int]) -> None:
         """Load panes as they were stored, and count those rows that came since.
@@ -322,8 +328,9 @@ class Rebuilding:
             return self._parts.panes.late_panes_ms(from_ms, to_ms, above=told, below=self._below)
 
         since_ms = self._now_ms - self._parts.rules.grace_ms
-        found = await self._spans_since.ask(self._call, find, since_ms, self._now_ms)
-        found.append(await self._call(find, self._now_ms, END_OF_TIME_MS))
+        until_now = self._within(since_ms, self._now_ms)
+        found = await self._spans_since.ask(self._call, find, *until_now)
+        found.append(await self._call(find, *self._within(self._now_ms, END_OF_TIME_MS)))
         late = {start_ms for starts_ms in found for start_ms in starts_ms}
         for windows in self._windows.values():
             windows.note_late(sorted(late))

@@ -15,6 +15,9 @@ from streams.publishing import Publisher
 class Panes(Protocol):
     """Panes made of what is stored."""
 
+    def stored_ms(self) -> tuple[int, int]:
+        """Return the event times ``[from, to)`` that anything is stored of; empty if nothing is."""
+
     def read(
         self,
         dimensions: Sequence[str],

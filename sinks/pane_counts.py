@@ -45,6 +45,21 @@ class PaneCounts:
         self._tokens_cap = tokens_cap
         self._answer_seconds_max = max(math.floor(answer_seconds_max), 1)
 
+    def stored_ms(self) -> tuple[int, int]:
+        """Return the event times ``[from, to)`` of all rows, epoch milliseconds; ``(0, 0)`` if none.
+
+        Known from the parts, so it takes no time.
+
+        Raises:
+            SinkUnavailableError, FatalError: As `read`.
+        """
+        found = self._query(
+            "SELECT if(count() = 0, 0, toUnixTimestamp64Milli(min(occurred_at))) AS first_ms,"
+            " if(count() = 0, 0, toUnixTimestamp64Milli(max(occurred_at)) + 1) AS end_ms"
+            f" FROM {self._table}"
+        )
+        return int(found["first_ms"][0].as_py()), int(found["end_ms"][0].as_py())
+
     def read(
         self,
         dimensions: Sequence[str],
@@ -97,6 +112,8 @@ class PaneCounts:
         Raises:
             SinkUnavailableError, FatalError: As `read`.
         """
+        if from_ms >= to_ms:
+            return []
         found = self._query(
             f"SELECT DISTINCT toInt64(intDiv(toUnixTimestamp64Milli(occurred_at), {PANE_MS})"
             f" * {PANE_MS}) AS pane_ms FROM {self._table}"

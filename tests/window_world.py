@@ -144,6 +144,10 @@ class FakePanes:
     def __init__(self, world: World) -> None:
         self._world = world
 
+    def stored_ms(self) -> tuple[int, int]:
+        times_ms = [round(row["occurred_at"].timestamp() * 1000) for row in self._world.rows]
+        return (min(times_ms), max(times_ms) + 1) if times_ms else (0, 0)
+
     def read(
         self,
         dimensions: Sequence[str],

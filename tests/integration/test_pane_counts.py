@@ -94,6 +94,20 @@ def test_panes_that_have_rows_at_offsets_are_found(client: HttpClient) -> None:
     assert not counts.late_panes_ms(*every, above={PARTITION: 400}, below={PARTITION: 400})
 
 
+def test_a_new_owner_is_told_what_times_have_rows(client: HttpClient) -> None:
+    """All of them, the last millisecond too, whatever parts and months they are in."""
+    database = client.database or ""
+    counts = PaneCounts(client, database, CAP, 60.0)
+    assert counts.stored_ms() == (0, 0)
+    assert not counts.late_panes_ms(0, 0, above={}, below={PARTITION: 1})
+    rows = random_rows(4, 50, START, SPAN)
+    earlier = random_rows(5, 50, START - timedelta(days=40), SPAN, first_offset=50)
+    for token, block in (("one", rows), ("two", earlier)):
+        UsageEventWriter(client, database).write(as_table(block), token)
+    times = [round(row["occurred_at"].timestamp() * 1000) for row in rows + earlier]
+    assert counts.stored_ms() == (min(times), max(times) + 1)
+
+
 @pytest.mark.parametrize("length_ms", STORED_LENGTHS)
 def test_panes_come_back_as_they_were_stored(client: HttpClient, length_ms: int) -> None:
     """The newest writing of each value, and where each pane stood; panes without requests too."""

@@ -303,6 +303,24 @@ async def test_hours_are_stored_and_a_new_owner_goes_on_with_them() -> None:
         assert counted_ms[3_600_000] < 50 * 3_600_000
 
 
+async def test_times_without_rows_are_not_asked_about() -> None:
+    """Not a week of nothing where the first event came just now, nor the future."""
+    world = World()
+    await world.tell(world.idle())
+    assert not [each for each in world.asked if each[1] < each[2]]
+    await world.tell(world.land(20))
+    world.kept.clear()
+    world.in_panes.offsets.clear()
+    world.new_owner()
+    await world.tell(world.idle())
+    await world.pass_by(130)
+    asked = [(start, to) for _, start, to in world.asked if start < to]
+    times_ms = [round(row["occurred_at"].timestamp() * 1000) for row in world.rows]
+    assert min(start for start, _ in asked) >= min(times_ms)
+    assert max(to for _, to in asked) == max(times_ms) + 1
+    assert world.counted() == 20
+
+
 @pytest.mark.parametrize("answered_seconds_max", [90, 1_000])
 async def test_what_clickhouse_cannot_answer_in_time_is_asked_in_pieces(
     answered_seconds_max: int,
@@ -311,7 +329,7 @@ async def test_what_clickhouse_cannot_answer_in_time_is_asked_in_pieces(
     world = World()
     for _ in range(10):
         await world.tell(world.land(20))
-        world.now_ms += 60_000
+        world.now_ms += 150_000
     world.kept = {place: kept for place, kept in world.kept.items() if place[0] > 300_000}
     world.in_panes.offsets.clear()
     world.asked.clear()
