@@ -56,7 +56,7 @@ LATENCY = Histogram(
     buckets=(0.1, 0.25, 0.5, 1, 1.5, 2, 3, 5, 10, 30, 60, 300, 3600),
 )
 
-FETCHES_WAITING_MAX = 8
+FETCHES_WAITING_MAX = 4
 """Fetches queued between the transport and the agent; each loop bounds the rest by rows."""
 INSERTS_SINCE_MAX = 5_000
 """Tokens are remembered for 10,000 inserts; half of it leaves room for those not counted."""
@@ -446,6 +446,7 @@ def _landed(batch: Batch, rows: Rows, refused: Sequence[Refused]) -> Landed:
 
 def _decode(batch: Batch) -> Decoded:
     with stage("decode"):
+        batch.share_lines()
         return decode(batch.record_batches)
 
 

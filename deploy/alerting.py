@@ -25,6 +25,7 @@ from sinks.webhook import Webhook
 from streams.alert_topic import AlertTopic
 from streams.detection import MarketDetector, Parameters, Relations, Transition
 from streams.health import SHARES_LAG, Progress
+from streams.held import HeldBytes
 from streams.partitions import DERIVED_METER, Limits, PartitionLoop, PartitionLoops
 from streams.settings import Settings
 from streams.transport import App
@@ -80,6 +81,7 @@ def add_alerting(
     )
     parts = _parts(settings, client, rules, relations, progress, delivery.wake)
     limits = Limits(WINDOW_RECORDS_MAX, settings.batch_bytes_max, WINDOW_WAIT_MS)
+    held = HeldBytes(settings.held_bytes_max)
 
     owned: list[detect_share_changes.ShareChanges] = []
 
@@ -91,6 +93,7 @@ def add_alerting(
             store=owned[0].store,
             limits=limits,
             progress=progress,
+            held=held,
             meter=DERIVED_METER,
         )
 

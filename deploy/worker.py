@@ -40,6 +40,7 @@ from streams.dead_letters import DeadLetters
 from streams.decoding import decode
 from streams.detection import Relations
 from streams.health import PANES_LAG, Progress
+from streams.held import HeldBytes
 from streams.pane_topic import PaneTopic, tell_idle
 from streams.partitions import DERIVED_METER, Limits, PartitionLoop, PartitionLoops
 from streams.publishing import Publisher
@@ -165,11 +166,12 @@ def _add_agents(
     limits = Limits(
         settings.batch_rows_max, settings.batch_bytes_max, int(settings.batch_wait_seconds * 1000)
     )
+    held = HeldBytes(settings.held_bytes_max)
 
     def new_loop(tp: TP) -> PartitionLoop:
         store = store_usage.UsageStore(tp.partition, parts).store
         return PartitionLoop(
-            tp, consumer=app.consumer, store=store, limits=limits, progress=progress
+            tp, consumer=app.consumer, store=store, limits=limits, progress=progress, held=held
         )
 
     loops = PartitionLoops(new_loop, crash, progress)
@@ -291,6 +293,7 @@ def _add_windows(
         retry_wait_seconds_max=settings.retry_wait_seconds_max,
     )
     limits = Limits(PANE_RECORDS_MAX, settings.batch_bytes_max, PANE_WAIT_MS)
+    held = HeldBytes(settings.held_bytes_max)
 
     def new_loop(tp: TP) -> PartitionLoop:
         return PartitionLoop(
@@ -299,6 +302,7 @@ def _add_windows(
             store=roll_windows.WindowRoller(tp.partition, parts).store,
             limits=limits,
             progress=progress,
+            held=held,
             meter=DERIVED_METER,
         )
 

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from faust.types import TP
@@ -20,7 +20,7 @@ class Batch:
     """
 
     tp: TP
-    record_batches: tuple[RecordBatch, ...]
+    record_batches: list[RecordBatch]
     first_offset: int
     next_offset: int
 
@@ -28,12 +28,27 @@ class Batch:
     def of(cls, tp: TP, record_batches: Sequence[RecordBatch]) -> Self:
         """Return the range of record batches, at least one."""
         bounds = record_batches[0].first_offset, record_batches[-1].next_offset
-        return cls(tp, tuple(record_batches), *bounds)
+        return cls(tp, list(record_batches), *bounds)
 
     @property
     def count(self) -> int:
         """Number of records, at least 0."""
         return sum(each.count for each in self.record_batches)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of its values, as the cutter counts them."""
+        return sum(len(each.joined) for each in self.record_batches)
+
+    def share_lines(self) -> None:
+        """Hold the values once: as one text, which decoding needs, and the record batches parts of it."""
+        text = b"\n".join([*(each.joined for each in self.record_batches if each.count), b""])
+        view, at = memoryview(text), 0
+        for index, each in enumerate(self.record_batches):
+            if each.count:
+                end = at + len(each.joined)
+                self.record_batches[index] = replace(each, joined=view[at:end])
+                at = end + 1
 
     @property
     def is_whole(self) -> bool:
@@ -76,7 +91,7 @@ class RangeCutter:
     ) -> None:
         self._tp = tp
         self._rows_max = rows_max
-        self._bytes_max = bytes_max
+        self.bytes_max = bytes_max
         self._wait_ms = wait_ms
         self._declared = declared_next_offset
         self._declared_first_offset = next_offset
@@ -91,7 +106,7 @@ class RangeCutter:
         """Whether a range is due by its size: fetching more would only fill memory."""
         if self._declared is not None:
             return False  # Needed whole, and an earlier owner's limits bound it.
-        return self.rows >= self._rows_max or self.bytes >= self._bytes_max
+        return self.rows >= self._rows_max or self.bytes >= self.bytes_max
 
     def add(self, record_batches: Iterable[RecordBatch], now_ms: int) -> list[Gap]:
         """Take record batches in; return the offsets that are missing before them.
@@ -136,7 +151,7 @@ class RangeCutter:
         while self._waiting:
             head = self._waiting[0]
             rows, size = rows + head.count, size + len(head.joined)
-            if taken and (rows > self._rows_max or size > self._bytes_max):
+            if taken and (rows > self._rows_max or size > self.bytes_max):
                 break
             taken.append(self._take())
         self._since_ms = now_ms
@@ -158,7 +173,7 @@ class RangeCutter:
                 self.bytes += len(rest.joined)
             taken.append(head)
         # What retention has removed since may have landed, in part or whole: the range is the same.
-        return Batch(self._tp, tuple(taken), self._declared_first_offset, end)
+        return Batch(self._tp, taken, self._declared_first_offset, end)
 
     def _take(self) -> RecordBatch:
         head = self._waiting.popleft()

@@ -38,11 +38,11 @@ class Coded:
 
     def fill(self, missing: str) -> "Coded":
         """Return the column with ``missing`` in place of null."""
-        filled = Coded(
-            np.where(self.codes < 0, len(self.values), self.codes).astype(np.int32),
-            (*self.values, missing),
-        )
-        return filled.replace(filled.values)
+        code_of: dict[str, int] = {}
+        # The last entry is what code -1 picks.
+        texts = [missing if value is None else value for value in (*self.values, missing)]
+        codes = [code_of.setdefault(text, len(code_of)) for text in texts]
+        return Coded(np.array(codes, dtype=np.int32)[self.codes], tuple(code_of))
 
     def pick(self, per_value: Sequence[Any], missing: Any, dtype: Any) -> npt.NDArray[Any]:
         """Return ``per_value`` of each row's value, ``missing`` for null."""
@@ -50,6 +50,8 @@ class Coded:
 
     def take(self, keep: Mask) -> "Coded":
         """Return the rows where ``keep`` is true."""
+        if keep.all():
+            return self
         return Coded(self.codes[keep], self.values)
 
     def to_arrow(self, missing: str) -> pa.DictionaryArray:

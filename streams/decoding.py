@@ -80,7 +80,7 @@ class Lines:
     def __init__(self, record_batches: Sequence[RecordBatch]) -> None:
         batches = [each for each in record_batches if each.count]
         self.count = sum(each.count for each in batches)
-        self.joined = b"\n".join([*(each.joined for each in batches), b""])
+        self.joined = _text([each.joined for each in batches])
         starts = np.cumsum([0, *(each.count for each in batches)])
         self.offsets: Array = np.concatenate(
             [np.array([], dtype=np.int64)]
@@ -109,6 +109,16 @@ class Lines:
     def value(self, position: int) -> bytes | None:
         """Return a record's value as the producer sent it."""
         return self.irregular.get(position, self.split[position])
+
+
+def _text(joined: Sequence[bytes | memoryview]) -> bytes:
+    """Return the lines of record batches as one text; the one they are parts of, if that is all of it."""
+    first = joined[0] if joined else b""
+    text = first.obj if isinstance(first, memoryview) else None
+    is_shared = all(isinstance(each, memoryview) and each.obj is text for each in joined)
+    if isinstance(text, bytes) and is_shared and len(text) == sum(len(each) + 1 for each in joined):
+        return text
+    return b"\n".join([*joined, b""])
 
 
 def decode(record_batches: Sequence[RecordBatch]) -> Decoded:
@@ -224,14 +234,15 @@ class _Scanned:
             return column if every else column[keep]
 
         arrays: dict[str, pa.Array] = {
-            name: pa.array(kept(self._numbers[name]), mask=~kept(self._has_number[name]))
+            name: _numbers(kept(self._numbers[name]), kept(self._has_number[name]))
             for name in STORED_INTEGERS
         }
         arrays["attempt"] = arrays["attempt"].fill_null(0)
         for name, flags in self._booleans.items():
-            arrays[name] = pa.array(kept(flags) == 1, mask=kept(flags) < 0)
+            buffers = [_bits(kept(flags) >= 0), _packed(kept(flags) == 1)]
+            arrays[name] = pa.Array.from_buffers(pa.bool_(), len(kept(flags)), buffers)
         for name, prefixes, has in zip(HASHES, columns.hashes, columns.has_hash, strict=True):
-            arrays[name] = pa.array(kept(prefixes), mask=kept(has) == 0)
+            arrays[name] = _numbers(kept(prefixes), kept(has) != 0)
         for name, start, length in zip(IDS, columns.id_start, columns.id_length, strict=True):
             arrays[name] = _texts(self._lines.joined, kept(start), kept(length))
         text = {name: self._text[name].take(keep) for name in CODED_TEXTS}
@@ -251,11 +262,24 @@ class _Scanned:
 def _texts(joined: bytes, start: Array, length: Array) -> pa.Array:
     """Return texts of lines, null where the length is negative."""
     offsets, data = gather(joined, start, length)
-    missing = length < 0
-    nulls = int(np.count_nonzero(missing))
-    valid = pa.py_buffer(np.packbits(~missing, bitorder="little")) if nulls else None
-    buffers = [valid, pa.py_buffer(offsets), pa.py_buffer(data)]
-    return pa.Array.from_buffers(pa.string(), len(start), buffers, nulls)
+    buffers = [_bits(length >= 0), pa.py_buffer(offsets), pa.py_buffer(data)]
+    return pa.Array.from_buffers(pa.string(), len(start), buffers)
+
+
+def _numbers(values: Array, has_value: Mask) -> pa.Array:
+    """Return numbers without a copy of them, null where there is no value."""
+    values = np.ascontiguousarray(values)
+    buffers = [_bits(has_value), pa.py_buffer(values)]
+    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), buffers)
+
+
+def _bits(is_valid: Mask) -> pa.Buffer | None:
+    """Return what is not null, as Arrow has it: nothing if that is all."""
+    return None if is_valid.all() else _packed(is_valid)
+
+
+def _packed(flags: Mask) -> pa.Buffer:
+    return pa.py_buffer(np.packbits(flags, bitorder="little"))
 
 
 def _with_flags(quality: Coded, raw: Coded, flags: Sequence[str | None]) -> Coded:

@@ -19,6 +19,7 @@ from schemas.errors import FatalError
 from streams import delivery
 from streams.batches import Batch, RangeCutter
 from streams.health import Progress
+from streams.held import HeldBytes
 from streams.transport import Committed, Fetched, PartitionLostError
 
 log = structlog.get_logger()
@@ -130,12 +131,15 @@ class PartitionLoop:
         store: Store,
         limits: Limits,
         progress: Progress,
+        held: HeldBytes,
         meter: Meter = USAGE_METER,
     ) -> None:
         self._tp = tp
         self._consumer = consumer
         self._store = store
         self._progress = progress
+        self._held = held
+        self._bytes_max = limits.bytes_max
         self._meter = meter
         committed = consumer.committed.get(tp, Committed(-1, ""))
         progress.assigned(tp.partition, committed.offset)
@@ -152,7 +156,9 @@ class PartitionLoop:
         self._changed = asyncio.Event()
         self._is_paused = False
         self._is_stopping = False
+        self._has_ended = False
         self._in_flight = 0
+        self._held_bytes = 0
         self._committed_offset = committed.offset
         self._last_commit: tuple[int, str] = (committed.offset, committed.metadata)
         self._last_commit_seconds = float("-inf")
@@ -174,7 +180,9 @@ class PartitionLoop:
                 f" {self._committed_offset} is committed: the topic was deleted and created again;"
                 " use another topic, or another consumer group and database (see tokentide doctor)"
             )
-        before = self._cutter.rows
+        if self._has_ended:
+            return  # Another worker has the partition, and the rebalance is still to come.
+        rows, size = self._cutter.rows, self._cutter.bytes
         for gap in self._cutter.add(fetched.batches, now_ms()):
             self._meter.lost.inc(gap.next_offset - gap.first_offset)
             log.error(
@@ -184,15 +192,17 @@ class PartitionLoop:
                 offset_last=gap.next_offset - 1,
                 reason="retention removed them before they were read",
             )
-        self._count(self._cutter.rows - before)
+        self._count(self._cutter.rows - rows, self._cutter.bytes - size)
         self._progress.fetched(self._tp.partition, fetched.high_watermark)
-        if self._cutter.is_full and not self._is_paused:
+        self._keep_to_share()
+        if self._has_enough and not self._is_paused:
             self._is_paused = True
             self._consumer.pause_partitions({self._tp})
         self._changed.set()
 
     async def run(self) -> None:
         """Store range after range until cancelled or the partition has another owner."""
+        self._held.join(self)
         try:
             batch = await self._next()
             repeated = self._repeats_first
@@ -216,8 +226,11 @@ class PartitionLoop:
         except _StoppingError:
             log.debug("partition.stopped", partition=self._tp.partition)
         finally:
+            self._has_ended = True
             self._meter.in_flight.dec(self._in_flight)
             self._in_flight = 0
+            self._held.leave(self, self._held_bytes)
+            self._held_bytes = 0
 
     async def _advance(self, batch: Batch, following: Batch | None) -> Batch:
         """Commit ``batch``; return the range after it, declared."""
@@ -228,6 +241,8 @@ class PartitionLoop:
         self._meter.committed.inc(batch.count)
         self._meter.in_flight.dec(batch.count)
         self._in_flight -= batch.count
+        self._held_bytes -= batch.bytes
+        self._held.release(batch.bytes)
         self._progress.landed(self._tp.partition, batch.next_offset)
         if following is None:
             following = await self._next()
@@ -269,16 +284,32 @@ class PartitionLoop:
         return batch
 
     def _cut(self) -> Batch | None:
+        self._keep_to_share()
         batch = self._cutter.cut(now_ms())
-        if self._is_paused and not self._cutter.is_full:
-            self._is_paused = False
-            self._consumer.resume_partitions({self._tp})
+        self.resume()
         return batch
 
-    def _count(self, records: int) -> None:
+    @property
+    def _has_enough(self) -> bool:
+        """Whether fetching more would only fill memory."""
+        is_storing = self._held_bytes > self._cutter.bytes
+        return self._cutter.is_full or (is_storing and self._held.is_full)
+
+    def _keep_to_share(self) -> None:
+        self._cutter.bytes_max = min(self._bytes_max, self._held.share)
+
+    def resume(self) -> None:
+        """Fetch again if the loop had stopped and has not enough any more."""
+        if self._is_paused and not self._has_enough:
+            self._is_paused = False
+            self._consumer.resume_partitions({self._tp})
+
+    def _count(self, records: int, size: int) -> None:
         self._meter.read.inc(records)
         self._meter.in_flight.inc(records)
         self._in_flight += records
+        self._held_bytes += size
+        self._held.take(size)
 
 
 class PartitionLoops:

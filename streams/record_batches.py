@@ -36,7 +36,8 @@ class RecordBatch:
         next_offset: Where the next batch begins.
         append_time_ms: The broker's clock when it appended the batch (LogAppendTime), epoch ms.
         count: Number of records; fewer than offsets after a compaction or a transaction's marker.
-        joined: Exactly ``count`` lines: the values, joined by newlines.
+        joined: Exactly ``count`` lines: the values, joined by newlines. A view if they are a part of
+            the text of a range.
         offsets: Offset of each record, or ``None`` when they count up from ``first_offset``.
         irregular: By position: values that are no line (null, empty, long, or with a newline inside).
             Their line in ``joined`` is ``{}``.
@@ -46,7 +47,7 @@ class RecordBatch:
     next_offset: int
     append_time_ms: int
     count: int
-    joined: bytes
+    joined: bytes | memoryview
     offsets: tuple[int, ...] | None
     irregular: Mapping[int, bytes | None]
 
@@ -71,7 +72,7 @@ class RecordBatch:
         """Yield each value as the producer sent it."""
         if not self.count:
             return
-        for position, line in enumerate(self.joined.split(b"\n")):
+        for position, line in enumerate(bytes(self.joined).split(b"\n")):
             yield self.irregular.get(position, line)
 
 

@@ -37,6 +37,7 @@ from tests.benchmarks.parts import (
     machine,
     main_pid,
     metrics,
+    put_away,
     resident_bytes,
     run,
     wait_for,
@@ -254,12 +255,12 @@ def measure(parts: Machine, chosen: argparse.Namespace, console: Console) -> dic
         command = [sys.executable, "-m", "deploy.cli.main", "worker"]
         result, database = drain(parts, "tokentide", number, command, events)
         recount(parts, database, expected)
-        client(parts.clickhouse_port, "default").command(f"DROP DATABASE {database}")
+        put_away(parts.clickhouse_port, database)
         results.append(result)
         console.print(f"tokentide run {number + 1}: {result.events_per_second:,.0f} events/s")
         stock = [sys.executable, "-m", "tests.benchmarks.stock_faust"]
         result, database = drain(parts, "stock-faust", number, stock, chosen.stock_events)
-        client(parts.clickhouse_port, "default").command(f"DROP DATABASE {database}")
+        put_away(parts.clickhouse_port, database)
         results.append(result)
         console.print(f"stock Faust run {number + 1}: {result.events_per_second:,.0f} events/s")
     console.print(table(results))

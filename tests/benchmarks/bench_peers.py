@@ -32,6 +32,7 @@ from tests.benchmarks.parts import (
     cpu_seconds,
     end_offsets,
     machine,
+    put_away,
     resident_bytes,
     run,
     tokentide,
@@ -203,7 +204,7 @@ def measure_freshness(
         for number, (stack, reading) in enumerate(FRESH.items()):
             name = f"fresh_{number}_{rate}"
             fresh = freshness.measure(parts, rate, seconds, reading, name)
-            client(parts.clickhouse_port, "default").command(f"DROP DATABASE {name}")
+            put_away(parts.clickhouse_port, name)
             found[stack].append(fresh)
             console.print(f"{rate:,} events/s: {stack} p99 {fresh.p99_seconds:.2f} s")
     return found
@@ -273,7 +274,7 @@ def measure(parts: Machine, chosen: argparse.Namespace, console: Console) -> rep
                 raise SystemExit(f"{stack.name}: recount {found}, tokentide has {wanted}")
             if stack.name == OURS and number == chosen.runs - 1:
                 disk = bytes_per_event(parts, database, events)
-            admin.command(f"DROP DATABASE {database}")
+            put_away(parts.clickhouse_port, database)
             results.append(result)
             console.print(f"{number + 1}: {stack.name} {result.events_per_second:,.0f} events/s")
     return report.Measured(results, expected.event_bytes, disk)

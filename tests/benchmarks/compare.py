@@ -20,7 +20,7 @@ from rich.table import Table
 
 from streams.stages import STAGES
 from tests.benchmarks.bench import Expected, Result, drain, fill, recount
-from tests.benchmarks.parts import PROJECT, Machine, client, end_offsets, machine, tokentide
+from tests.benchmarks.parts import PROJECT, Machine, end_offsets, machine, put_away, tokentide
 
 HERE, THERE = "this checkout", "revision"
 
@@ -67,7 +67,7 @@ def run_pair(
         stack = name.replace(" ", "_")
         results[name], database = drain(parts, stack, number, tokentide("worker"), events)
         recount(parts, database, expected)
-        client(parts.clickhouse_port, "default").command(f"DROP DATABASE {database}")
+        put_away(parts.clickhouse_port, database)
     return results[HERE], results[THERE]
 
 

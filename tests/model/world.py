@@ -30,6 +30,7 @@ from schemas.topics import DEAD_LETTER_TOPIC
 from sinks.usage_events import arrow_schema
 from streams import dead_letters, partitions
 from streams.health import Progress
+from streams.held import HeldBytes
 from streams.pane_topic import Landed
 from streams.partitions import Confirm, Limits, PartitionLoop
 from streams.record_batches import RecordBatch, keep_whole
@@ -283,6 +284,7 @@ class Owner:
             store=UsageStore(USAGE.partition, parts).store,
             limits=Limits(rows_max, 1 << 30, 0),
             progress=Progress(30),
+            held=HeldBytes(1 << 30),
         )
         self.task = asyncio.get_running_loop().create_task(self.loop.run(), context=context)
 

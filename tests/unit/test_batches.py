@@ -4,6 +4,7 @@ import pytest
 from faust.types import TP
 
 from streams.batches import Batch, Gap, RangeCutter
+from streams.decoding import Lines
 from tests.record_batch import record_batch
 
 USAGE = TP("llm-usage-v1", 3)
@@ -83,6 +84,24 @@ def test_offsets_that_are_missing_are_reported() -> None:
     """Records that retention removed before they were read are never passed over in silence."""
     cut = cutter(next_offset=5)
     assert cut.add([record_batch(9, b"a")], now_ms=0) == [Gap(5, 9)]
+
+
+def test_the_values_of_a_range_are_held_once() -> None:
+    """Its record batches are parts of the text that is decoded, which is not made again."""
+    parts = [record_batch(0, b"a", None, b"bc"), record_batch(3), record_batch(3, b"d")]
+    batch = Batch.of(USAGE, parts)
+    batch.share_lines()
+    assert values(batch) == [b"a", None, b"bc", b"d"]
+    assert batch.bytes == sum(len(each.joined) for each in parts)
+    lines = Lines(batch.record_batches)
+    assert lines.joined == b"a\n{}\nbc\nd\n"
+    assert all(
+        isinstance(each.joined, memoryview) and each.joined.obj is lines.joined
+        for each in batch.record_batches
+        if each.count
+    )
+    some = Lines(batch.record_batches[:1])
+    assert (some.joined, some.count) == (b"a\n{}\nbc\n", 3)
 
 
 @pytest.mark.parametrize("end", [2, 3, 5, 6])

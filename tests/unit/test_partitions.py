@@ -11,6 +11,7 @@ from schemas.errors import FatalError
 from streams import pane_topic, partitions
 from streams.delivery import declare
 from streams.health import Progress
+from streams.held import HeldBytes
 from streams.pane_topic import PaneTopic, tell_idle
 from streams.partitions import Limits, PartitionLoop, PartitionLoops, StoreRequest
 from streams.record_batches import RecordBatch
@@ -45,7 +46,11 @@ class Bench:
     """One loop with a fake consumer and a store that can be held up."""
 
     def __init__(
-        self, committed: Committed = NOTHING, rows_max: int = 4, wait_ms: int = 10
+        self,
+        committed: Committed = NOTHING,
+        rows_max: int = 4,
+        wait_ms: int = 10,
+        held: HeldBytes | None = None,
     ) -> None:
         self.journal: list[Any] = []
         self.requests: list[StoreRequest] = []
@@ -59,6 +64,7 @@ class Bench:
             store=self.store,
             limits=Limits(rows_max, 1 << 20, wait_ms),
             progress=self.progress,
+            held=held or HeldBytes(1 << 20),
         )
 
     async def store(self, request: StoreRequest) -> None:
@@ -136,6 +142,48 @@ async def test_nothing_is_committed_while_a_range_is_being_stored() -> None:
     await bench.wait(lambda: ("commit", 8, "") in bench.journal)
     assert bench.journal.count(("resume", 1)) == bench.journal.count(("pause", 1))
     task.cancel()
+
+
+async def test_what_all_partitions_hold_bounds_what_is_fetched_ahead() -> None:
+    """One that has a range in flight waits until any of them has landed one."""
+    held = HeldBytes(20)
+    waiting, other = (Bench(rows_max=100, wait_ms=1, held=held) for _ in range(2))
+    tasks = []
+    for bench in (waiting, other):
+        bench.may_store.clear()
+        bench.deliver(record_batch(0, b"0123456789"))
+        tasks.append(asyncio.create_task(bench.loop.run()))
+        await bench.wait(lambda: len(waiting.requests + other.requests) == len(tasks))
+        assert ("pause", 1) not in bench.journal, "it had nothing in hand"
+    waiting.deliver(record_batch(1, b"ahead"))
+    assert waiting.journal[-1] == ("pause", 1)
+    other.may_store.set()
+    await waiting.wait(lambda: waiting.journal[-1] == ("resume", 1))
+    assert ("commit", 1, "") in other.journal
+    assert len(waiting.requests) == 1
+    for task in tasks:
+        task.cancel()
+
+
+async def test_a_range_has_no_more_than_its_share() -> None:
+    """Of ten partitions each has a tenth; what a loop held is free when it ends."""
+    held = HeldBytes(100)
+    benches = [Bench(rows_max=100, wait_ms=60_000, held=held) for _ in range(10)]
+    tasks = [asyncio.create_task(bench.loop.run()) for bench in benches]
+    await asyncio.sleep(0)
+    benches[0].deliver(record_batch(0, b"0123456789"), record_batch(1, b"0"))
+    await benches[0].wait(lambda: bool(benches[0].requests))
+    assert benches[0].requests[0].batch.next_offset == 1
+    for bench in benches[1:]:
+        bench.deliver(record_batch(0, b"01234567890"))
+    assert held.is_full
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    assert not held.is_full
+    assert held.share == 100
+    benches[0].deliver(record_batch(2, b"x" * 200))
+    assert not held.is_full, "nobody will take it from a loop that has ended"
 
 
 async def test_a_lost_partition_ends_the_loop_without_a_crash() -> None:

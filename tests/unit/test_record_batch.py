@@ -17,7 +17,7 @@ def test_values_that_are_no_line_are_kept_aside_byte_for_byte() -> None:
     huge = b"x" * 5000
     values = [b"{}", None, b"", b'{\n"a":1}', b"\n", huge, b"last"]
     batch = record_batch(0, *values)
-    assert batch.joined.split(b"\n") == [b"{}"] * 6 + [b"last"]
+    assert bytes(batch.joined).split(b"\n") == [b"{}"] * 6 + [b"last"]
     assert set(batch.irregular) == {1, 2, 3, 4, 5}
     assert list(batch.values()) == values
 

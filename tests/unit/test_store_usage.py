@@ -383,9 +383,9 @@ async def test_a_range_that_retention_has_cut_keeps_what_landed() -> None:
     await bench.store(event(0), event(1))
     bench.new_owner()
     bench.clickhouse.calls.clear()
-    left = Batch(USAGE, (record_batch(41, event(1)),), 40, 42)
+    left = Batch(USAGE, [record_batch(41, event(1))], 40, 42)
     await bench.store_batch(left, is_repeat=True)
-    await bench.store_batch(Batch(USAGE, (), 40, 42), is_repeat=True)
+    await bench.store_batch(Batch(USAGE, [], 40, 42), is_repeat=True)
     assert bench.clickhouse.calls == []
     assert len(bench.clickhouse.written) == 1
 
