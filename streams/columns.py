@@ -33,11 +33,15 @@ class Coded:
         codes = [
             -1 if value is None else code_of.setdefault(value, len(code_of)) for value in new_values
         ]
+        if codes == list(range(len(codes))):
+            return Coded(self.codes, tuple(code_of))
         # The last entry is what code -1 picks.
         return Coded(np.array([*codes, -1], dtype=np.int32)[self.codes], tuple(code_of))
 
     def fill(self, missing: str) -> "Coded":
         """Return the column with ``missing`` in place of null."""
+        if not len(self.codes) or self.codes.min() >= 0:
+            return self.replace([missing if value is None else value for value in self.values])
         code_of: dict[str, int] = {}
         # The last entry is what code -1 picks.
         texts = [missing if value is None else value for value in (*self.values, missing)]
