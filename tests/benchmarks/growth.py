@@ -21,6 +21,7 @@ from tests.benchmarks.peers.report import machine_text
 
 STACK = "growth"
 MONTH_DAYS = 30
+HISTORY_EVENTS = 500_000
 NOTHING = Expected(0, 0, 0.0)
 
 
@@ -31,7 +32,7 @@ class Case:
     Attributes:
         settings: Of tokentide, by name.
         simulate: Options of ``tokentide simulate``.
-        history_months: For each as many events as are measured have been stored before.
+        history_months: So many months of `HISTORY_EVENTS` each have been stored before.
     """
 
     factor: str
@@ -85,7 +86,7 @@ WHY = {
 def main() -> None:
     """Run all rounds and write the page."""
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--events", type=int, default=500_000)
+    options.add_argument("--events", type=int, default=1_500_000)
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--only", action="append", help="a factor; may be given several times")
     options.add_argument("--out", type=Path, default=Path(__file__).parent / "GROWTH.md")
@@ -95,28 +96,28 @@ def main() -> None:
         each for each in CASES if each is BASE or not chosen.only or each.factor in chosen.only
     ]
     rounds: list[dict[Case, Result]] = []
-    for number in range(chosen.rounds):
-        rounds.append({})
-        for case in cases:
-            result = measure(case, chosen.events)
-            rounds[-1][case] = result
-            console.print(
-                f"{number + 1}: {case.factor} {case.value}: {result.cpu_us:.1f} us of CPU per event,"
-                f" {result.events_per_second:,.0f} events/s"
-            )
+    # One directory, deleted at the end: see `parts.put_away`.
+    with tempfile.TemporaryDirectory(prefix="tokentide-bench-") as directory:
+        for number in range(chosen.rounds):
+            rounds.append({})
+            for at, case in enumerate(cases):
+                result = measure(case, chosen.events, Path(directory, f"{number}-{at}"))
+                rounds[-1][case] = result
+                console.print(
+                    f"{number + 1}: {case.factor} {case.value}: {result.cpu_us:.1f} us of CPU per event,"
+                    f" {result.events_per_second:,.0f} events/s"
+                )
     chosen.out.write_text(page(rounds, chosen.events))
     console.print(f"\nwritten to {chosen.out}")
 
 
-def measure(case: Case, events: int) -> Result:
-    """Return what a case costs, recounted."""
-    with (
-        tempfile.TemporaryDirectory(prefix="tokentide-bench-") as directory,
-        machine(Path(directory)) as parts,
-    ):
+def measure(case: Case, events: int, directory: Path) -> Result:
+    """Return what a case costs, recounted; its broker and engine live in a new directory."""
+    directory.mkdir()
+    with machine(directory) as parts:
         past, past_records = NOTHING, 0
         if case.history_months:
-            past, past_records = store_history(parts, case, events)
+            past, past_records = store_history(parts, case)
         expected = fill(parts, events, *case.simulate, **case.settings)
         records = sum(end_offsets(parts.kafka).values()) - past_records
         result, database = drain(
@@ -135,15 +136,15 @@ def measure(case: Case, events: int) -> Result:
         return result
 
 
-def store_history(parts: Machine, case: Case, events: int) -> tuple[Expected, int]:
-    """Store as many events for each month before, by the same way; return what they are, and records."""
+def store_history(parts: Machine, case: Case) -> tuple[Expected, int]:
+    """Store events of the months before, by the same way; return what they are, and their records."""
     now = datetime.now(UTC)
     begin = now - timedelta(days=MONTH_DAYS * case.history_months)
     end = now - timedelta(days=1)
     # Of another seed: events with the ids of those that are measured would be sent again.
     past = fill(
         parts,
-        events * case.history_months,
+        HISTORY_EVENTS * case.history_months,
         *("--seed", "2", "--from", begin.isoformat(), "--to", end.isoformat()),
         **case.settings,
     )
