@@ -38,7 +38,7 @@ class Batch:
     @property
     def bytes(self) -> int:
         """Bytes of its values, as the cutter counts them."""
-        return sum(len(each.joined) for each in self.record_batches)
+        return sum(each.value_bytes for each in self.record_batches)
 
     def share_lines(self) -> None:
         """Hold the values once: as one text, which decoding needs, and the record batches parts of it."""
@@ -131,7 +131,7 @@ class RangeCutter:
         self._waiting.append(record_batch)
         self._next_offset = record_batch.next_offset
         self.rows += record_batch.count
-        self.bytes += len(record_batch.joined)
+        self.bytes += record_batch.value_bytes
 
     def due_ms(self) -> int | None:
         """Return when the range in hand is due by time, or ``None`` when it never is."""
@@ -150,7 +150,7 @@ class RangeCutter:
         rows = size = 0
         while self._waiting:
             head = self._waiting[0]
-            rows, size = rows + head.count, size + len(head.joined)
+            rows, size = rows + head.count, size + head.value_bytes
             if taken and (rows > self._rows_max or size > self.bytes_max):
                 break
             taken.append(self._take())
@@ -170,7 +170,7 @@ class RangeCutter:
                 head, rest = head.split_at(end)
                 self._waiting.appendleft(rest)
                 self.rows += rest.count
-                self.bytes += len(rest.joined)
+                self.bytes += rest.value_bytes
             taken.append(head)
         # What retention has removed since may have landed, in part or whole: the range is the same.
         return Batch(self._tp, taken, self._declared_first_offset, end)
@@ -178,5 +178,5 @@ class RangeCutter:
     def _take(self) -> RecordBatch:
         head = self._waiting.popleft()
         self.rows -= head.count
-        self.bytes -= len(head.joined)
+        self.bytes -= head.value_bytes
         return head

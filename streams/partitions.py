@@ -241,8 +241,10 @@ class PartitionLoop:
         self._meter.committed.inc(batch.count)
         self._meter.in_flight.dec(batch.count)
         self._in_flight -= batch.count
-        self._held_bytes -= batch.bytes
-        self._held.release(batch.bytes)
+        # What a split range had is not exactly what its parts have.
+        left = self._cutter.bytes + (following.bytes if following else 0)
+        landed, self._held_bytes = self._held_bytes - left, left
+        self._held.release(landed)
         self._progress.landed(self._tp.partition, batch.next_offset)
         if following is None:
             following = await self._next()

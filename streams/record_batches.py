@@ -51,6 +51,11 @@ class RecordBatch:
     offsets: tuple[int, ...] | None
     irregular: Mapping[int, bytes | None]
 
+    @property
+    def value_bytes(self) -> int:
+        """Bytes of its values, those kept aside too."""
+        return len(self.joined) + sum(len(value or b"") for value in self.irregular.values())
+
     def offset_of(self, position: int) -> int:
         """Return the offset of the record at ``position``."""
         return self.first_offset + position if self.offsets is None else self.offsets[position]

@@ -86,13 +86,23 @@ def test_offsets_that_are_missing_are_reported() -> None:
     assert cut.add([record_batch(9, b"a")], now_ms=0) == [Gap(5, 9)]
 
 
+def test_values_that_are_no_line_count_too() -> None:
+    """A long one is kept aside, and takes as much memory there."""
+    cut = cutter(bytes_max=10_000)
+    cut.add([record_batch(0, b"x" * 9_000)], now_ms=0)
+    assert not cut.is_full
+    cut.add([record_batch(1, b"x" * 9_000)], now_ms=0)
+    assert cut.is_full
+    assert bounds(cut.cut(0)) == (0, 1)
+
+
 def test_the_values_of_a_range_are_held_once() -> None:
     """Its record batches are parts of the text that is decoded, which is not made again."""
     parts = [record_batch(0, b"a", None, b"bc"), record_batch(3), record_batch(3, b"d")]
     batch = Batch.of(USAGE, parts)
     batch.share_lines()
     assert values(batch) == [b"a", None, b"bc", b"d"]
-    assert batch.bytes == sum(len(each.joined) for each in parts)
+    assert batch.bytes == sum(each.value_bytes for each in parts)
     lines = Lines(batch.record_batches)
     assert lines.joined == b"a\n{}\nbc\nd\n"
     assert all(
