@@ -118,6 +118,16 @@ def test_the_schema_documents_itself(client: HttpClient) -> None:
             assert column["comment"], f"{table['name']}.{column['name']}"
 
 
+def test_no_table_keeps_statistics(client: HttpClient) -> None:
+    """Statistics of columns are made at each insert and merge; the table of migrations is tiny."""
+    keeping = rows_of(
+        client,
+        "SELECT DISTINCT table FROM system.columns WHERE database = currentDatabase()"
+        " AND notEmpty(statistics) AND table != 'schema_migrations'",
+    )
+    assert keeping == []
+
+
 def test_a_share_view_explains_its_columns(client: HttpClient) -> None:
     """The comment of a share view names every column it returns."""
     call = "share_by_model(from_time = now() - 60, to_time = now(), grain_seconds = 60, top_n = 1)"
