@@ -108,6 +108,15 @@ class RangeCutter:
             return False  # Needed whole, and an earlier owner's limits bound it.
         return self.rows >= self._rows_max or self.bytes >= self.bytes_max
 
+    @property
+    def is_full_of_bytes(self) -> bool:
+        """Whether a range is due by its bytes, and might hold more records."""
+        return self.is_full and self.rows < self._rows_max
+
+    def wait_anew(self, now_ms: int) -> None:
+        """Begin the wait again, of a range that may be larger from now on."""
+        self._since_ms = now_ms
+
     def add(self, record_batches: Iterable[RecordBatch], now_ms: int) -> list[Gap]:
         """Take record batches in; return the offsets that are missing before them.
 

@@ -159,6 +159,9 @@ class PartitionLoop:
         self._has_ended = False
         self._in_flight = 0
         self._held_bytes = 0
+        self._is_waiting_for_turn = False
+        self._turns_growing = 0
+        self._turns_storing = 0
         self._committed_offset = committed.offset
         self._last_commit: tuple[int, str] = (committed.offset, committed.metadata)
         self._last_commit_seconds = float("-inf")
@@ -218,6 +221,8 @@ class PartitionLoop:
                         declare_cut=self._declare_cut,
                     )
                 )
+                turns, self._turns_storing = self._turns_storing, 0
+                self._held.give_back(turns)
                 following = None if self._is_stopping else self._cut()
                 batch = await self._advance(batch, following)
                 repeated = None
@@ -229,8 +234,9 @@ class PartitionLoop:
             self._has_ended = True
             self._meter.in_flight.dec(self._in_flight)
             self._in_flight = 0
-            self._held.leave(self, self._held_bytes)
-            self._held_bytes = 0
+            turns = self._turns_growing + self._turns_storing
+            self._held.leave(self, self._held_bytes, turns)
+            self._held_bytes = self._turns_growing = self._turns_storing = 0
 
     async def _advance(self, batch: Batch, following: Batch | None) -> Batch:
         """Commit ``batch``; return the range after it, declared."""
@@ -277,7 +283,7 @@ class PartitionLoop:
             if self._is_stopping:
                 raise _StoppingError
             self._changed.clear()
-            due_ms = self._cutter.due_ms()
+            due_ms = None if self._is_waiting_for_turn else self._cutter.due_ms()
             wait_seconds = None if due_ms is None else max(due_ms - now_ms(), 0) / 1000 + 0.001
             try:
                 await asyncio.wait_for(self._changed.wait(), wait_seconds)
@@ -287,7 +293,10 @@ class PartitionLoop:
 
     def _cut(self) -> Batch | None:
         self._keep_to_share()
-        batch = self._cutter.cut(now_ms())
+        batch = None if self._is_waiting_for_turn else self._cutter.cut(now_ms())
+        if batch is not None:
+            self._turns_storing, self._turns_growing = self._turns_growing, 0
+            self._keep_to_share()
         self.resume()
         return batch
 
@@ -298,7 +307,24 @@ class PartitionLoop:
         return self._cutter.is_full or (is_storing and self._held.is_full)
 
     def _keep_to_share(self) -> None:
-        self._cutter.bytes_max = min(self._bytes_max, self._held.share)
+        """Let the range in hand have what it may have now; ask for a turn when that is too little."""
+        cutter, held = self._cutter, self._held
+        needs_turn = held.has_turns and not self._turns_growing
+        cutter.bytes_max = min(
+            self._bytes_max, held.share_without_turn if needs_turn else held.share
+        )
+        if needs_turn and cutter.is_full_of_bytes and not self._is_waiting_for_turn:
+            self._is_waiting_for_turn = True
+            held.ask(self)
+
+    def take_turn(self) -> None:
+        """Let the range in hand grow."""
+        self._is_waiting_for_turn = False
+        self._turns_growing = 1
+        self._cutter.wait_anew(now_ms())
+        self._keep_to_share()
+        self.resume()
+        self._changed.set()
 
     def resume(self) -> None:
         """Fetch again if the loop had stopped and has not enough any more."""

@@ -66,7 +66,7 @@ class Settings(BaseSettings):
     batch_bytes_max: int = Field(default=64 << 20, ge=1 << 16, le=1 << 30)
     """Bytes of JSON in one batch, for events that are large. Bounds memory as the rows do."""
     held_bytes_max: int = Field(default=160 << 20, ge=1 << 20, le=64 << 30)
-    """Bytes of JSON that a worker holds at once, of all its partitions. Bounds memory however many it has; less than a batch of each makes batches smaller, hence dearer: give it more where one worker has many."""
+    """Bytes of JSON that a worker holds at once, of all its partitions. Bounds memory however many it has. Less makes batches smaller, hence dearer."""
     batch_wait_seconds: float = Field(default=1.0, gt=0, le=60)
     """Longest wait for a full batch: the floor of freshness at low traffic."""
     fetch_bytes_max: int = Field(default=1 << 20, ge=1 << 16, le=64 << 20)

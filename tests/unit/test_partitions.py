@@ -166,24 +166,74 @@ async def test_what_all_partitions_hold_bounds_what_is_fetched_ahead() -> None:
 
 
 async def test_a_range_has_no_more_than_its_share() -> None:
-    """Of ten partitions each has a tenth; what a loop held is free when it ends."""
-    held = HeldBytes(100)
-    benches = [Bench(rows_max=100, wait_ms=60_000, held=held) for _ in range(10)]
-    tasks = [asyncio.create_task(bench.loop.run()) for bench in benches]
-    await asyncio.sleep(0)
+    """Of four partitions each has a fourth; what a loop held is free when it ends."""
+    held = HeldBytes(40)
+    benches, tasks = await _started(4, held)
     benches[0].deliver(record_batch(0, b"0123456789"), record_batch(1, b"0"))
     await benches[0].wait(lambda: bool(benches[0].requests))
     assert benches[0].requests[0].batch.next_offset == 1
     for bench in benches[1:]:
-        bench.deliver(record_batch(0, b"01234567890"))
+        bench.deliver(record_batch(0, b"x" * 14))
     assert held.is_full
+    await _ended(tasks)
+    assert not held.is_full
+    assert held.share == 40
+    benches[0].deliver(record_batch(2, b"x" * 200))
+    assert not held.is_full, "nobody will take it from a loop that has ended"
+
+
+async def test_of_many_partitions_ranges_take_turns_to_grow() -> None:
+    """Four grow at once; one more waits, though its time is up, until one of them has landed."""
+    held = HeldBytes(1000)
+    benches, tasks = await _started(10, held, wait_ms=20)
+    for bench in benches[:4]:
+        bench.may_store.clear()
+        bench.deliver(record_batch(0, b"x" * 100))
+        await bench.wait(lambda bench=bench: bool(bench.requests))  # type: ignore[misc]
+    growing, small = benches[4], benches[5]
+    growing.deliver(record_batch(0, b"x" * 30))
+    small.deliver(record_batch(0, b"x" * 10))
+    await small.wait(lambda: bool(small.requests))
+    await asyncio.sleep(0.05)
+    assert growing.requests == []
+    assert growing.journal == [("pause", 1)]
+    benches[0].may_store.set()
+    await growing.wait(lambda: growing.journal[-1] == ("resume", 1))
+    growing.deliver(record_batch(1, b"x" * 100))
+    await growing.wait(lambda: bool(growing.requests))
+    assert growing.requests[0].batch.next_offset == 2
+    await _ended(tasks)
+
+
+async def test_the_turn_of_a_loop_that_ends_is_for_others() -> None:
+    """A loop that has ended while it waited gets none."""
+    held = HeldBytes(1000)
+    benches, tasks = await _started(8, held, wait_ms=60_000)
+    for bench in benches:
+        bench.deliver(record_batch(0, b"x" * 60))
+    waiting = benches[4:]
+    assert [("pause", 1) in bench.journal for bench in benches] == [False] * 4 + [True] * 4
+    await _ended(tasks[4:5])
+    await _ended(tasks[:1])
+    assert [bench.journal[-1] for bench in waiting[1:]] == [("resume", 1), *[("pause", 1)] * 2]
+    await _ended(tasks[1:3])
+    assert [bench.journal[-1] for bench in waiting[1:]] == [("resume", 1)] * 3
+    await _ended(tasks[3:4] + tasks[5:])
+
+
+async def _started(
+    count: int, held: HeldBytes, wait_ms: int = 60_000
+) -> "tuple[list[Bench], list[asyncio.Task[None]]]":
+    benches = [Bench(rows_max=1000, wait_ms=wait_ms, held=held) for _ in range(count)]
+    tasks = [asyncio.create_task(bench.loop.run()) for bench in benches]
+    await asyncio.sleep(0)
+    return benches, tasks
+
+
+async def _ended(tasks: "list[asyncio.Task[None]]") -> None:
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
-    assert not held.is_full
-    assert held.share == 100
-    benches[0].deliver(record_batch(2, b"x" * 200))
-    assert not held.is_full, "nobody will take it from a loop that has ended"
 
 
 async def test_a_lost_partition_ends_the_loop_without_a_crash() -> None:
