@@ -1,24 +1,27 @@
 CREATE OR REPLACE VIEW {database}.study_28_retention AS
 WITH
-    active AS
+    users AS
     (
-        SELECT DISTINCT toStartOfMonth(u.day) AS month, u.user AS user
+        SELECT groupUniqArray(toStartOfMonth(u.day)) AS months, arrayMin(months) AS first_month
         FROM {database}.study_user_days(from_day = {from_day:Date}, to_day = {to_day:Date}, exact = {exact:Bool}) AS u
         WHERE u.model = {model:String}
+        GROUP BY u.user
     ),
-    first_use AS (SELECT user, min(month) AS cohort FROM active GROUP BY user),
-    sizes AS (SELECT cohort, count() AS users FROM first_use GROUP BY cohort)
+    cells AS
+    (
+        SELECT first_month, arrayJoin(months) AS month, count() AS users
+        FROM users
+        GROUP BY first_month, month
+    )
 SELECT
-    f.cohort AS cohort,
-    dateDiff('month', f.cohort, a.month) AS months_later,
-    any(s.users) AS cohort_users,
-    count() AS active_users,
+    first_month AS cohort,
+    dateDiff('month', first_month, month) AS months_later,
+    -- Its first month has all of a cohort.
+    max(users) OVER (PARTITION BY first_month) AS cohort_users,
+    users AS active_users,
     active_users / cohort_users AS retention,
-    addMonths(a.month, 1) > least({to_day:Date}, toDate(now('UTC'))) AS is_partial
-FROM active AS a
-INNER JOIN first_use AS f ON f.user = a.user
-INNER JOIN sizes AS s ON s.cohort = f.cohort
-GROUP BY cohort, a.month, months_later
+    addMonths(month, 1) > least({to_day:Date}, toDate(now('UTC'))) AS is_partial
+FROM cells
 ORDER BY cohort, months_later
 COMMENT 'How many users of a model are still there months later, by the month of their first use.
 Study: analysis 28, figure 25. A user counts in a month with any request to the model, after gaps too, so a curve may rise again. First use is the first one in the period: begin before the model did. Users are the producers'' keyed hashes; requests without one are left out.

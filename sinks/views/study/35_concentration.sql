@@ -1,22 +1,23 @@
 CREATE OR REPLACE VIEW {database}.study_35_concentration AS
 WITH
-    models AS
+    cells AS
     (
-        SELECT week, value AS model, toFloat64(s.token_share) AS share, is_partial
-        FROM {database}.study_shares(column = 'model', only = '', top_n = 1000000, from_day = {from_day:Date}, to_day = {to_day:Date}, by_week = true) AS s
-        WHERE isNotNull(s.token_share)
-    ),
-    vendors AS
-    (
-        SELECT week, value AS vendor, toFloat64(s.token_share) AS share, is_partial
-        FROM {database}.study_shares(column = 'vendor', only = '', top_n = 1000000, from_day = {from_day:Date}, to_day = {to_day:Date}, by_week = true) AS s
-        WHERE isNotNull(s.token_share)
+        SELECT toStartOfWeek(day, 1) AS week, toString(u.model) AS model, toString(u.vendor) AS vendor, sum(u.tokens_prompt + u.tokens_completion) AS tokens
+        FROM {database}.usage_1d AS u
+        WHERE day >= {from_day:Date} AND day < {to_day:Date}
+        GROUP BY week, model, vendor
     ),
     both AS
     (
-        SELECT week, 'model' AS dimension, share, model = 'unknown' AS is_unknown, is_partial FROM models
-        UNION ALL
-        SELECT week, 'vendor' AS dimension, share, vendor = 'unknown' AS is_unknown, is_partial FROM vendors
+        SELECT week, tupleElement(of, 1) AS dimension, tupleElement(of, 2) AS value, sum(cells.tokens) AS tokens_of_value
+        FROM cells
+        ARRAY JOIN [('model', model), ('vendor', vendor)] AS of
+        GROUP BY week, dimension, value
+    ),
+    parts AS
+    (
+        SELECT week, dimension, value = 'unknown' AS is_unknown, tokens_of_value / nullIf(sum(tokens_of_value) OVER (PARTITION BY week, dimension), 0) AS share
+        FROM both
     )
 SELECT
     week,
@@ -30,8 +31,9 @@ SELECT
     -- Gini of what is known, by the sorted shares: 0 all alike, towards 1 one has all.
     if(values_used = 0, NULL, 1 - 2 * arraySum(arrayMap((s, place) -> s * (place - 0.5), shares, arrayEnumerate(shares))) / length(shares) / arraySum(shares)) AS gini,
     sumIf(share, is_unknown) AS unknown_share,
-    any(is_partial) AS is_partial
-FROM both
+    week < {from_day:Date} OR week + 7 > {to_day:Date} OR week + 7 > toDate(now('UTC')) AS is_partial
+FROM parts
+WHERE isNotNull(parts.share)
 GROUP BY week, dimension
 ORDER BY week, dimension
 COMMENT 'How concentrated use is, on models and on vendors, by week.

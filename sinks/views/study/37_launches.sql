@@ -1,13 +1,13 @@
 CREATE OR REPLACE VIEW {database}.study_37_launches AS
 WITH
-    daily AS
+    cells AS
     (
         SELECT day, toString(u.model) AS name, toString(any(u.vendor)) AS of_vendor, toString(any(u.origin)) AS of_origin, sum(u.tokens_prompt + u.tokens_completion) AS own, sum(u.requests) AS count
         FROM {database}.usage_1d AS u
-        WHERE day >= {from_day:Date} AND day < {to_day:Date} AND u.model != 'unknown'
+        WHERE day >= {from_day:Date} AND day < {to_day:Date}
         GROUP BY day, name
     ),
-    days AS (SELECT day, sum(u.tokens_prompt + u.tokens_completion) AS tokens_of_day FROM {database}.usage_1d AS u WHERE day >= {from_day:Date} AND day < {to_day:Date} GROUP BY day)
+    daily AS (SELECT *, own / nullIf(sum(own) OVER (PARTITION BY day), 0) AS share FROM cells)
 SELECT
     name AS model,
     any(of_vendor) AS vendor,
@@ -15,12 +15,12 @@ SELECT
     min(day) AS first_day,
     sum(own) AS tokens,
     sum(count) AS requests,
-    max(own / nullIf(tokens_of_day, 0)) AS highest_share,
-    argMax(day, own / nullIf(tokens_of_day, 0)) AS highest_day,
-    argMax(own / nullIf(tokens_of_day, 0), day) AS last_share,
+    max(share) AS highest_share,
+    argMax(day, share) AS highest_day,
+    argMax(share, day) AS last_share,
     max(day) AS last_day
 FROM daily
-INNER JOIN days USING (day)
+WHERE name != 'unknown'
 GROUP BY name
 HAVING first_day > {from_day:Date}
 ORDER BY highest_share DESC, model

@@ -7,18 +7,22 @@ WITH
         FROM {database}.study_user_days(from_day = {from_day:Date}, to_day = {to_day:Date}, exact = {exact:Bool}) AS u
         GROUP BY week, {column:Identifier}, user
     ),
-    of_week AS (SELECT week, uniqExact(user) AS users FROM days GROUP BY week),
     sized AS
     (
         SELECT
             week, name, count() AS users_counted, any(stands_for) AS users_per_counted,
+            uniqExactState(user) AS counted,
             sum(users_counted) OVER (PARTITION BY name) AS users_of_period
         FROM days
         GROUP BY week, name
     ),
     cells AS
     (
-        SELECT *, name AS value, dense_rank() OVER (ORDER BY name = 'unknown', users_of_period DESC, name) AS place
+        SELECT
+            * EXCEPT (counted),
+            name AS value,
+            uniqExactMerge(counted) OVER (PARTITION BY week) AS counted_of_week,
+            dense_rank() OVER (ORDER BY name = 'unknown', users_of_period DESC, name) AS place
         FROM sized
     )
 SELECT
@@ -29,11 +33,10 @@ SELECT
     -- Of a count that is drawn one in sixteen: the ends that a score test of a Poisson does not refuse.
     if(c.users_per_counted = 1, users, round(c.users_per_counted * (users_counted + z * z / 2 - z * sqrt(users_counted + z * z / 4)))) AS users_low,
     if(c.users_per_counted = 1, users, round(c.users_per_counted * (users_counted + z * z / 2 + z * sqrt(users_counted + z * z / 4)))) AS users_high,
-    users_counted / w.users AS user_share,
-    w.users * c.users_per_counted AS users_total,
+    c.users_counted / c.counted_of_week AS user_share,
+    c.counted_of_week * c.users_per_counted AS users_total,
     week < {from_day:Date} OR week + 7 > {to_day:Date} OR week + 7 > toDate(now('UTC')) AS is_partial
 FROM cells AS c
-INNER JOIN of_week AS w ON w.week = c.week
 WHERE c.value = 'unknown' OR c.place <= {top_n:UInt32}
 ORDER BY week, users DESC, value
 COMMENT 'Users of models, vendors or origins, by week: the fourth measure, beside tokens, requests and spend.

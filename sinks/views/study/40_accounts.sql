@@ -10,7 +10,6 @@ WITH
         FROM {database}.study_user_days(from_day = {from_day:Date}, to_day = {to_day:Date}, exact = true) AS u
         GROUP BY week, {column:Identifier}, user
     ),
-    totals AS (SELECT week, sum(size) AS tokens FROM accounts GROUP BY week),
     cells AS
     (
         SELECT
@@ -31,17 +30,17 @@ SELECT
     c.value AS value,
     c.users AS users,
     c.tokens AS tokens,
-    c.tokens / nullIf(t.tokens, 0) AS token_share,
-    (c.tokens - c.tokens_of_largest) / nullIf(t.tokens - c.tokens_of_largest, 0) AS token_share_without_largest,
+    sum(c.tokens) OVER (PARTITION BY c.week) AS tokens_total,
+    c.tokens / nullIf(tokens_total, 0) AS token_share,
+    (c.tokens - c.tokens_of_largest) / nullIf(tokens_total - c.tokens_of_largest, 0) AS token_share_without_largest,
     c.tokens_of_largest / nullIf(c.tokens, 0) AS part_of_largest,
     c.hhi AS hhi,
     c.gini AS gini,
     week < {from_day:Date} OR week + 7 > {to_day:Date} OR week + 7 > toDate(now('UTC')) AS is_partial
 FROM cells AS c
-INNER JOIN totals AS t ON t.week = c.week
 ORDER BY week, tokens DESC, value
 COMMENT 'How much of a share is one account: each share again without the largest one, by week.
 Not in the study, which says that its tool calls of May 2025 were a single account: this is how to see such a thing. column: model, vendor or origin. Requests without a user are left out of every number here.
 Formula: token_share_without_largest: (tokens - those of the largest account of the value) / (tokens of the week - those). hhi: sum of squared parts of the accounts, 1 is one account alone. gini: 0 is all alike. Source: usage_events, every request of the period with a user, exact; memory grows with accounts times values, so ask for weeks, not years.
-Columns: week: its Monday. value. users. tokens. token_share, token_share_without_largest. part_of_largest: its tokens / those of the value. hhi, gini: of the accounts of the value. is_partial: the week is not over, or the period cuts it.
+Columns: week: its Monday. value. users. tokens. tokens_total: of all values in the week. token_share, token_share_without_largest. part_of_largest: its tokens / those of the value. hhi, gini: of the accounts of the value. is_partial: the week is not over, or the period cuts it.
 Example: SELECT week, value, token_share, token_share_without_largest, part_of_largest FROM study_40_accounts(column = ''vendor'', from_day = today() - 14, to_day = today() + 1)';
