@@ -45,7 +45,7 @@ from streams.pane_topic import PaneTopic, tell_idle
 from streams.partitions import DERIVED_METER, Limits, PartitionLoop, PartitionLoops
 from streams.publishing import Publisher
 from streams.settings import Settings
-from streams.splitting import plain_lines
+from streams.splitting import lines_of
 from streams.text_hashes import text_hashes
 from streams.topic_offsets import UsageLog
 from streams.transport import App
@@ -108,7 +108,7 @@ def run(settings: Settings) -> None:
 
 def load_compiled() -> None:
     """Compile the loops over bytes, or load what was compiled before."""
-    plain_lines(ONE_RECORD, 1, 1)
+    lines_of(ONE_RECORD, 1, 0)
     decode(())
     text_hashes(pa.array([""]), np.zeros(1, dtype=np.uint64))
     panes.load_compiled()

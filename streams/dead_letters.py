@@ -8,13 +8,15 @@ the last one there tells which of a repeated range have been sent.
 """
 
 import asyncio
+import collections
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, KafkaTimeoutError, ProducerFenced
+from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import ConsumerRecord
 from faust.types import TP
 from prometheus_client import Counter
@@ -35,8 +37,8 @@ RETRIES = Counter("tokentide_dead_letter_retries", "Transactions repeated becaus
 STAGE_DECODE = "decode"
 STAGE_INSERT = "insert"
 REQUEST_TIMEOUT_MS = 30_000
-VALUE_BYTES_MAX = 1 << 30
-"""A value may be far longer than a message may: compression makes room for it."""
+BATCH_BYTES_MAX = 256 << 10
+"""Before compression. A longer record batch has one letter; compression makes room for it."""
 CLOSE_SECONDS_MAX = 5.0
 RETRY_WAIT_SECONDS_MIN = 0.25
 RETRY_WAIT_SECONDS_MAX = 5.0
@@ -155,14 +157,8 @@ class DeadLetters:
             return []
         async with producer.transaction():
             futures = [
-                await producer.send(
-                    self._topic,
-                    each.value,
-                    key=f"{tp.topic}:{tp.partition}:{each.offset}".encode(),
-                    partition=tp.partition,
-                    headers=headers(tp, each),
-                )
-                for each in fresh
+                await producer.send_batch(batch, self._topic, partition=tp.partition)
+                for batch in _batches(producer, tp, fresh)
             ]
             for future in futures:
                 await future
@@ -174,7 +170,7 @@ class DeadLetters:
             bootstrap_servers=self._bootstrap_servers,
             transactional_id=f"{self._group}:{tp.topic}:{tp.partition}",
             compression_type="lz4",
-            max_request_size=VALUE_BYTES_MAX,
+            max_batch_size=BATCH_BYTES_MAX,
             request_timeout_ms=REQUEST_TIMEOUT_MS,
         )
         await producer.start()
@@ -239,14 +235,31 @@ async def _read(
     return [each for each in records if each.offset < end]
 
 
+def _batches(
+    producer: AIOKafkaProducer, tp: TP, letters: Sequence[Rejected]
+) -> Iterator[BatchBuilder]:
+    """Yield record batches of at most `BATCH_BYTES_MAX`, or of one longer letter."""
+    batch = producer.create_batch()
+    for each in letters:
+        key = f"{tp.topic}:{tp.partition}:{each.offset}".encode()
+        while (
+            batch.append(timestamp=None, key=key, value=each.value, headers=headers(tp, each))
+            is None
+        ):
+            yield batch
+            batch = producer.create_batch()
+    yield batch
+
+
 def _origin_topic(record: ConsumerRecord[bytes, bytes]) -> str:
     topic: bytes = dict(record.headers).get("origin_topic", b"")
     return topic.decode(errors="replace")
 
 
 def _count(tp: TP, sent: Sequence[Rejected]) -> None:
-    for each in sent:
-        DEAD_LETTERED.labels(each.reason.value).inc()
+    reasons = collections.Counter(each.reason.value for each in sent)
+    for reason, records in reasons.items():
+        DEAD_LETTERED.labels(reason).inc(records)
     if sent:
         log.warning(
             "records.dead_lettered",
@@ -254,5 +267,5 @@ def _count(tp: TP, sent: Sequence[Rejected]) -> None:
             records=len(sent),
             offset_first=sent[0].offset,
             offset_last=sent[-1].offset,
-            reasons=sorted({each.reason.value for each in sent}),
+            reasons=sorted(reasons),
         )

@@ -1,7 +1,7 @@
 """Kafka's record batches out of a fetch, kept whole: values joined by newlines (under 1 us per record).
 
-Plain batches are split by a compiled loop; what is odd (old formats, values that are no line, gaps in
-the offsets, aborted transactions) goes the long way through aiokafka's reader, record by record.
+Batches are split by a compiled loop; what is odd (old formats, gaps in the offsets, aborted
+transactions) goes the long way through aiokafka's reader, record by record.
 """
 
 import struct
@@ -16,9 +16,8 @@ from aiokafka.record.memory_records import MemoryRecords
 
 from schemas.errors import FatalError
 from streams import odd_batches
-from streams.splitting import plain_lines
+from streams.splitting import NO_LINE, lines_of
 
-EMPTY_LINE = b"{}"
 LINE_BYTES_MAX = 2000
 """Longer values go to the strict decoder alone, which bounds size and depth."""
 MAGIC_AT, MAGIC, CODEC_AT = 16, 2, 22
@@ -98,9 +97,7 @@ def keep_whole(
         regular = False
     if not regular:
         irregular = {i: v for i, v in enumerate(values) if not _is_line(v)}
-        joined = b"\n".join(
-            EMPTY_LINE if i in irregular else v or b"" for i, v in enumerate(values)
-        )
+        joined = b"\n".join(NO_LINE if i in irregular else v or b"" for i, v in enumerate(values))
     if offsets is not None and offsets == tuple(range(first_offset, first_offset + len(values))):
         offsets = None
     return RecordBatch(
@@ -152,7 +149,7 @@ def unpack(records: Any) -> list[RecordBatch]:
 
 
 def _whole(raw: memoryview, batch: Any, position: int) -> RecordBatch | None:
-    """Return a batch whose values are plain lines, with all of its offsets; else ``None``."""
+    """Return a batch that has all of its offsets, in the format of today; else ``None``."""
     if raw[MAGIC_AT] != MAGIC or batch.base_offset != position:
         return None
     (count,) = COUNT.unpack_from(raw, odd_batches.COUNT_AT)
@@ -161,12 +158,14 @@ def _whole(raw: memoryview, batch: Any, position: int) -> RecordBatch | None:
     decompress = DECODERS.get(raw[CODEC_AT] & odd_batches.CODEC_MASK)
     try:
         data = raw[odd_batches.RECORDS_AT :]
-        joined = plain_lines(decompress(data) if decompress else bytes(data), count, LINE_BYTES_MAX)
+        found = lines_of(decompress(data) if decompress else bytes(data), count, LINE_BYTES_MAX)
     except Exception:
         return None  # The long way says what it is.
-    if joined is None:
+    if found is None:
         return None
-    return RecordBatch(position, batch.next_offset, batch.max_timestamp, count, joined, None, {})
+    return RecordBatch(
+        position, batch.next_offset, batch.max_timestamp, count, found[0], None, found[1]
+    )
 
 
 def _records(records: Any, raw: memoryview, batch: Any) -> list[Any]:

@@ -13,14 +13,17 @@ import numpy.typing as npt
 from streams.compiled import Pointer, compiled, compiled_once, pointer
 
 NEWLINE = 0x0A
+NO_LINE = b"{}"
 VARINT_BITS_MAX = 63
 
 
-def plain_lines(records: bytes, count: int, line_bytes_max: int) -> bytes | None:
-    """Return the values joined by newlines, or ``None`` if that says less than the records do.
+def lines_of(
+    records: bytes, count: int, line_bytes_max: int
+) -> tuple[bytes, dict[int, bytes | None]] | None:
+    """Return the values joined by newlines, and by position those that are no line.
 
-    That is: if there is a null, an empty value, a longer one than that, one with a newline in it, a
-    gap in the offsets, or anything that is no record.
+    No line is a null, an empty value, a longer one than that, and one with a newline in it; `NO_LINE`
+    stands in its place. ``None`` if there is a gap in the offsets, or anything that is no record.
 
     Args:
         records: What follows the head of a record batch, uncompressed.
@@ -30,9 +33,26 @@ def plain_lines(records: bytes, count: int, line_bytes_max: int) -> bytes | None
     data = np.frombuffer(records, dtype=np.uint8)
     if not count or not _find(data, starts, lengths):
         return None
-    if lengths.min() < 1 or lengths.max() > line_bytes_max:
-        return None
-    joined = np.empty(int(lengths.sum()) + count - 1, dtype=np.uint8)
+    odd = (lengths < 1) | (lengths > line_bytes_max)
+    if not odd.any():
+        joined = _joined(data, starts, lengths)
+        if joined is not None:
+            return joined, {}
+    _mark_newlines(data, starts, lengths, odd)
+    irregular = {
+        at: records[starts[at] : starts[at] + lengths[at]] if lengths[at] >= 0 else None
+        for at in np.flatnonzero(odd).tolist()
+    }
+    starts[odd], lengths[odd] = len(records), len(NO_LINE)
+    joined = _joined(np.frombuffer(records + NO_LINE, dtype=np.uint8), starts, lengths)
+    assert joined is not None, "a newline that was not marked"
+    return joined, irregular
+
+
+def _joined(
+    data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
+) -> bytes | None:
+    joined = np.empty(int(lengths.sum()) + len(lengths) - 1, dtype=np.uint8)
     return joined.tobytes() if _join(data, starts, lengths, joined) else None
 
 
@@ -51,7 +71,7 @@ def _find(
         at, offset = _varint(byte, at, end)
         at, key_length = _varint(byte, at, end)
         at, length = _varint(byte, at + max(key_length, 0), end)
-        if at < 0 or offset != record or at + max(length, 0) > end:
+        if at < 0 or offset != record or length < -1 or at + max(length, 0) > end:
             return False
         starts[record], lengths[record] = at, length
         at = end
@@ -94,3 +114,19 @@ def _join(
             target[at + each] = value
         at += lengths[record]
     return newlines == 0
+
+
+@compiled_once
+def _mark_newlines(
+    data: npt.NDArray[np.uint8],
+    starts: npt.NDArray[np.int64],
+    lengths: npt.NDArray[np.int64],
+    marked: npt.NDArray[np.bool_],
+) -> None:
+    """Mark each value that has a newline in it."""
+    source: Any = pointer(data)
+    for record in range(len(starts)):
+        for each in range(lengths[record]):
+            if source[starts[record] + each] == NEWLINE:
+                marked[record] = True
+                break

@@ -102,9 +102,9 @@ def fill(parts: Machine, events: int, *options: str, **settings: object) -> Expe
     times = ("--from", start.isoformat())
     told = run(parts, "simulate", "--events", str(events), *times, *options, **settings)
     truth = orjson.loads(told.strip().splitlines()[-1])
-    valid = truth["valid"]
-    tokens = valid["tokens_prompt"] + valid["tokens_completion"]
-    return Expected(valid["records"], tokens, truth["bytes"] / truth["records"])
+    distinct = truth["distinct"]
+    tokens = distinct["tokens_prompt"] + distinct["tokens_completion"]
+    return Expected(distinct["records"], tokens, truth["bytes"] / truth["records"])
 
 
 def recount(parts: Machine, database: str, expected: Expected) -> None:

@@ -109,8 +109,8 @@ def main() -> None:
                     f"{number + 1}: {case.factor} {case.value}: {result.cpu_us:.1f} us of CPU per event,"
                     f" {result.events_per_second:,.0f} events/s"
                 )
-    chosen.out.write_text(page(rounds, chosen.events))
-    console.print(f"\nwritten to {chosen.out}")
+            chosen.out.write_text(page(rounds, chosen.events))
+            console.print(f"\nround {number + 1} written to {chosen.out}\n")
 
 
 def measure(case: Case, events: int, directory: Path) -> Result:
