@@ -73,7 +73,8 @@ WHY = {
     "partitions": "Partitions share what a worker may hold, so ranges are smaller where there are many, and each"
     " has a last one; an insert has a price of its own. A single one does not keep two cores busy.",
     "workers": "Each has a start of its own, and rebuilds the windows of what it is given.",
-    "rows in a batch": "An insert has a price of its own: the plans of eight views and nine parts.",
+    "rows in a batch": "An insert has a price of its own: the plans of eight views and nine parts; and the more"
+    " parts there are, the more of them are merged within the run.",
     "models": "A block has more rows in each rollup, and more distinct texts in each of its columns.",
     "months of history": "Parts that are merged meanwhile, and a larger directory of them.",
     "bad records": "The strict decoder judges each line that is refused, one by one, and the dead-letter topic"
@@ -157,10 +158,11 @@ def store_history(parts: Machine, case: Case) -> tuple[Expected, int]:
 
 def page(rounds: Sequence[Mapping[Case, Result]], events: int) -> str:
     """Return the report, Markdown."""
+    many = "1 round" if len(rounds) == 1 else f"{len(rounds)} rounds"
     lines = [
         "# Does an event cost the same when something grows",
         "",
-        f"Written by `make bench-growth`, {len(rounds)} rounds of {events:,} events; do not edit. {machine_text()}",
+        f"Written by `make bench-growth`, {many} of {events:,} events; do not edit. {machine_text()}",
         "",
         f"Base: {BASE.value}. CPU is that of workers, engine and broker together, per record read; medians over"
         " rounds. *Times the base*: median of the ratio within a round, with the lowest and highest.",
