@@ -43,6 +43,7 @@ DAYS = {"a": "2026-10-31T12:00:0%dZ", "b": "2026-11-24T11:59:0%dZ"}
 TABLES = 3
 SETTLE_SECONDS_MAX = 20.0
 ROWS_MAX = 1_000_000
+BATCH_LETTERS_MAX = 2
 
 _owner: "ContextVar[Owner]" = ContextVar("owner")
 
@@ -482,22 +483,34 @@ class Producer:
         yield
         await self._owner.ask("send", self, list(self._letters))
 
-    async def send(
-        self,
-        _: str,
-        value: bytes,
-        *,
-        key: bytes,
-        partition: int,
-        headers: list[tuple[str, bytes]],
-    ) -> "asyncio.Future[None]":
-        assert key.startswith(USAGE.topic.encode())
+    def create_batch(self) -> "Batch":
+        return Batch()
+
+    async def send_batch(self, batch: "Batch", _: str, *, partition: int) -> "asyncio.Future[None]":
         assert partition == USAGE.partition
-        names = dict(headers)
-        self._letters.append((int(names["origin_offset"]), names, value))
+        assert batch.letters, "an empty record batch"
+        self._letters += batch.letters
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         done.set_result(None)
         return done
+
+
+class Batch:
+    """Stands in for `BatchBuilder`; it is full soon, so that a range has several."""
+
+    def __init__(self) -> None:
+        self.letters: list[tuple[int, dict[str, bytes], bytes]] = []
+
+    def append(
+        self, *, timestamp: None, key: bytes, value: bytes, headers: list[tuple[str, bytes]]
+    ) -> object:
+        assert timestamp is None
+        assert key.startswith(USAGE.topic.encode())
+        if len(self.letters) == BATCH_LETTERS_MAX:
+            return None
+        names = dict(headers)
+        self.letters.append((int(names["origin_offset"]), names, value))
+        return object()
 
 
 class Consumer:
