@@ -285,7 +285,7 @@ def _watch_dead_letters(cross: Callable[[str], None]) -> None:
         return wrapped
 
     around(DeadLetters, "send", send)
-    around(AIOKafkaProducer, "send", produce)
+    around(AIOKafkaProducer, "send_batch", produce)
     around(AIOKafkaProducer, "commit_transaction", end)
 
 
