@@ -16,6 +16,7 @@ from deploy.answers import text_of
 from deploy.report import comparing
 from deploy.report.analyses import ANALYSES, Analysis
 from deploy.report.comparing import Change
+from deploy.report.names import shown
 from deploy.report.periods import Period, Row
 from schemas.errors import FatalError
 
@@ -85,7 +86,7 @@ def build(
     if before is not None:
         for column, title in comparing.DIMENSIONS.items():
             then, now = (
-                list(client.query(comparing.sql(column, each)).named_results())
+                shown(list(client.query(comparing.sql(column, each)).named_results()), column)
                 for each in (before, period)
             )
             changes[title] = comparing.changes(then, now)
@@ -98,8 +99,9 @@ def _figure(client: HttpClient, analysis: Analysis, period: Period) -> Figure:
     sql = f"SELECT * FROM study_{analysis.view}({period.arguments(**analysis.more)})"
     answer = client.query(sql)
     rows = list(answer.named_results())
-    text = analysis.say(rows) if rows else NOTHING
-    svg = analysis.plot(rows) if rows else ""
+    readable = shown(rows, analysis.more.get("column", ""))
+    text = analysis.say(readable) if rows else NOTHING
+    svg = analysis.plot(readable) if rows else ""
     return Figure(analysis, sql, answer.column_names, rows, text, svg)
 
 

@@ -13,6 +13,7 @@ from clickhouse_connect.driver.httpclient import HttpClient
 from deploy.answers import text_of
 from deploy.report.analyses import ANALYSES
 from deploy.report.building import NOTHING
+from deploy.report.names import shown
 from sinks.usage_events import UsageEventWriter
 from tests.conftest import ClickHouseAddress as Server
 from tests.conftest import free_port, fresh_name, run_tokentide
@@ -82,7 +83,7 @@ def test_every_figure_has_its_numbers_its_sql_and_its_plot(
         ]
         svg = (written / "figures" / f"{analysis.file or analysis.view}.svg").read_text()
         assert svg.count("<path") > 3
-        text = analysis.say(answer)
+        text = analysis.say(shown(answer, analysis.more.get("column", "")))
         assert text != NOTHING
         assert text in pages[1]
         assert analysis.title in pages[0]
