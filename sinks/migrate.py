@@ -199,11 +199,13 @@ def migrations(directory: Path = MIGRATIONS_DIR) -> list[Script]:
 
 def views(directory: Path = VIEWS_DIR) -> list[Script]:
     """Return the views of this version, each after those it reads."""
+    exact_shares = (directory / "exact_shares.sql").read_text("utf-8").rstrip()
     template = (directory / "share_by.sql").read_text("utf-8")
+    template = template.replace("{exact_shares}", exact_shares)
     plain = [
         Script(0, path.stem, path.read_text("utf-8"))
         for path in sorted(directory.glob("*.sql"))
-        if path.stem not in ("share_by", "share_last_hour")
+        if path.stem not in ("share_by", "share_last_hour", "exact_shares")
     ]
     last_hour = render(
         (directory / "share_last_hour.sql").read_text("utf-8"),
@@ -215,12 +217,14 @@ def views(directory: Path = VIEWS_DIR) -> list[Script]:
         for view in SHARE_VIEWS
     ]
     shares.append(Script(0, "share_as_of", inlined(_share_as_of_sql(template), bodies)))
-    return [*plain, *shares, Script(0, "share_last_hour", last_hour), *_study(directory / "study")]
+    study = _study(directory / "study", exact_shares)
+    return [*plain, *shares, Script(0, "share_last_hour", last_hour), *study]
 
 
-def _study(directory: Path) -> list[Script]:
+def _study(directory: Path, exact_shares: str) -> list[Script]:
     """Return the views of the study, one file per analysis, behind what they are made of."""
     template = (directory / "00_shares.sql").read_text("utf-8")
+    template = template.replace("{exact_shares}", exact_shares)
     snippets = {
         "database": "{database}",
         "intervals": (directory / "00_intervals.sql").read_text("utf-8").rstrip(),

@@ -41,20 +41,17 @@ WITH
             bucket AS (PARTITION BY bucket_start),
             so_far AS (PARTITION BY bucket_start ORDER BY tokens DESC, value ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)
     ),
-    -- Billionths of n / total, rounded half up. A share is the difference of two such running
-    -- values, so that the shares of a bucket telescope to exactly 1.
-    (n, total) -> if(total = 0, NULL, intDiv(2000000000 * toInt128(n) + total, 2 * toInt128(greatest(total, 1)))) AS billionths,
-    (n) -> CAST(toDecimal128(n, 9) / 1000000000, 'Nullable(Decimal(10, 9))') AS as_share,
-    (n) -> CAST(toDecimal128(n, 9) / 1000000000, 'Decimal(18, 9)') AS as_usd
+{exact_shares},
+    (n) -> n * toDecimal64('0.000000001', 9) AS as_usd
 SELECT
     bucket_start,
     value,
     tokens,
     requests,
     as_usd(nanousd) AS spend_usd,
-    as_share(billionths(tokens_so_far, tokens_total) - billionths(tokens_so_far - tokens, tokens_total)) AS token_share,
-    as_share(billionths(requests_so_far, requests_total) - billionths(requests_so_far - requests, requests_total)) AS request_share,
-    as_share(billionths(nanousd_so_far, nanousd_total) - billionths(nanousd_so_far - nanousd, nanousd_total)) AS spend_share,
+    shares[1] AS token_share,
+    shares[2] AS request_share,
+    shares[3] AS spend_share,
     tokens_total,
     requests_total,
     as_usd(nanousd_total) AS spend_total_usd,

@@ -66,8 +66,8 @@ WITH
         FROM {database}.share_window_revisions AS r
         GROUP BY dimension, window_seconds, window_end
     ),
-    (n) -> CAST(toDecimal64(n, 9) / 1000000000, 'Nullable(Decimal(10, 9))') AS as_share,
-    (n) -> CAST(toDecimal128(n, 9) / 1000000000, 'Decimal(18, 9)') AS as_usd
+    (n) -> CAST(n * toDecimal64('0.000000001', 9), 'Nullable(Decimal(10, 9))') AS as_share,
+    (n) -> n * toDecimal64('0.000000001', 9) AS as_usd
 SELECT
     dimension,
     window_seconds,

@@ -254,9 +254,8 @@ def page(
     lines.append(
         f"\nThose without figures for {READERS} readers take longer than"
         f" {TOGETHER_MS_MAX / 1000:.0f} seconds alone. Views of users count one in sixteen (exact ="
-        " false). `study_40_accounts`, `study_43_sessions` and `study_44_active_parameters` read"
-        " `usage_events`: no rollup has the sums of an account or of a session; their cost grows with the"
-        " requests of the period.\n"
+        " false). `study_40_accounts` and `study_43_sessions` read `usage_events`: no rollup has the sums"
+        " of an account or of a session; their cost grows with the requests of the period.\n"
     )
     return "\n".join(lines)
 

@@ -22,7 +22,6 @@ from pathlib import Path
 
 from kafka.admin import ConfigResource, ConfigResourceType
 from rich.console import Console
-from rich.table import Table
 
 from deploy.kafka_admin import admin_client
 from deploy.local.processes import LOOPBACK, Child, free_port
@@ -195,7 +194,7 @@ def watch(
     while (now := time.monotonic() - started) < seconds:
         samples.append(look(parts, worker, url, now))
         if now >= minutes * 60:
-            console.print(_row(samples[-1]))
+            console.print(_row(samples[-1]), soft_wrap=True)
             minutes += 1
         if worker.exit_code is not None or source.exit_code is not None:
             raise SystemExit(f"a process ended: see {worker.log} and {source.log}")
@@ -326,18 +325,12 @@ def memory_chart(samples: Sequence[Sample]) -> str:
     )
 
 
-def _row(sample: Sample) -> Table:
-    row = Table.grid(padding=(0, 2))
-    row.add_row(
-        f"{sample.seconds:5.0f} s",
-        f"{sample.resident_mib:,.0f} MiB",
-        f"engine {sample.engine_mib:,.0f} MiB",
-        f"{sample.handles} handles",
-        f"{sample.parts} parts",
-        f"{sample.committed:,.0f} events",
-        f"{sample.lag:,.0f} behind",
+def _row(sample: Sample) -> str:
+    return (
+        f"{sample.seconds:6.0f} s  {sample.resident_mib:,.0f} MiB  engine {sample.engine_mib:,.0f} MiB"
+        f"  {sample.handles} handles  {sample.parts} parts  {sample.committed:,.0f} events"
+        f"  {sample.lag:,.0f} behind"
     )
-    return row
 
 
 if __name__ == "__main__":

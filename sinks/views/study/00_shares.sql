@@ -60,19 +60,17 @@ WITH
             bucket AS (PARTITION BY week),
             so_far AS (PARTITION BY week ORDER BY tokens DESC, value ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)
     ),
-    -- As in share_by: running values in billionths, so that the shares of a week sum to exactly 1.
-    (n, total) -> if(total = 0, NULL, intDiv(2000000000 * toInt128(n) + total, 2 * toInt128(greatest(total, 1)))) AS billionths,
-    (n) -> CAST(toDecimal128(n, 9) / 1000000000, 'Nullable(Decimal(10, 9))') AS as_share,
-    (n) -> CAST(toDecimal128(n, 9) / 1000000000, 'Decimal(18, 9)') AS as_usd
+{exact_shares},
+    (n) -> n * toDecimal64('0.000000001', 9) AS as_usd
 SELECT
     week,
     value,
     tokens,
     requests,
     as_usd(nanousd) AS spend_usd,
-    as_share(billionths(tokens_so_far, tokens_total) - billionths(tokens_so_far - tokens, tokens_total)) AS token_share,
-    as_share(billionths(requests_so_far, requests_total) - billionths(requests_so_far - requests, requests_total)) AS request_share,
-    as_share(billionths(nanousd_so_far, nanousd_total) - billionths(nanousd_so_far - nanousd, nanousd_total)) AS spend_share,
+    shares[1] AS token_share,
+    shares[2] AS request_share,
+    shares[3] AS spend_share,
     tokens_total,
     requests_total,
     as_usd(nanousd_total) AS spend_total_usd,
@@ -84,7 +82,7 @@ SELECT
     errors,
     tokens_unknown,
     cost_unknown{squares},
-    if({by_week:Bool}, week < {from_day:Date} OR week + 7 > {to_day:Date} OR week + 7 > toDate(now('UTC')), {to_day:Date} > toDate(now('UTC'))) AS is_partial
+    week < {from_day:Date} OR if({by_week:Bool}, week + 7, {to_day:Date}) > least({to_day:Date}, toDate(now('UTC'))) AS is_partial
 FROM running
 ORDER BY week, tokens DESC, value
 COMMENT 'What the views of the study are made of: shares by any column of {table}, by week or for a whole period.

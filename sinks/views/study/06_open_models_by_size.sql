@@ -6,7 +6,7 @@ SELECT
     sum(u.requests) AS requests,
     sum(u.tokens_prompt + u.tokens_completion) AS tokens,
     intDiv(tokens, models) AS tokens_per_model,
-    week < {from_day:Date} OR week + 7 > {to_day:Date} OR week + 7 > toDate(now('UTC')) AS is_partial
+    week < {from_day:Date} OR week + 7 > least({to_day:Date}, toDate(now('UTC'))) AS is_partial
 FROM {database}.usage_1d AS u
 WHERE day >= {from_day:Date} AND day < {to_day:Date} AND u.open_weights = 'open' AND u.model != 'unknown'
 GROUP BY week, size_class

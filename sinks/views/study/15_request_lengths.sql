@@ -9,7 +9,7 @@ SELECT
     sum(u.tokens_prompt) / nullIf(sum(u.tokens_completion), 0) AS prompt_tokens_per_completion_token,
     sum(u.tokens_cached) / nullIf(sum(u.tokens_prompt), 0) AS cached_part_of_prompt,
     sum(u.tokens_unknown) AS tokens_unknown,
-    week < {from_day:Date} OR week + 7 > {to_day:Date} OR week + 7 > toDate(now('UTC')) AS is_partial
+    week < {from_day:Date} OR week + 7 > least({to_day:Date}, toDate(now('UTC'))) AS is_partial
 FROM {database}.usage_1d AS u
 WHERE day >= {from_day:Date} AND day < {to_day:Date}
 GROUP BY week

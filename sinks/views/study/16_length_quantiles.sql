@@ -23,7 +23,7 @@ SELECT
     whole[1] AS tokens_p50,
     whole[2] AS tokens_p90,
     whole[3] AS tokens_p99,
-    week < {from_day:Date} OR week + 7 > {to_day:Date} OR week + 7 > toDate(now('UTC')) AS is_partial
+    week < {from_day:Date} OR week + 7 > least({to_day:Date}, toDate(now('UTC'))) AS is_partial
 FROM weeks
 ORDER BY week
 COMMENT 'Median and tails of the lengths of requests, by week.

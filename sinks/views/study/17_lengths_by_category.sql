@@ -7,7 +7,7 @@ SELECT
     if(is_withheld, NULL, sum(u.tokens_prompt) / nullIf(requests_measured, 0)) AS mean_tokens_prompt,
     if(is_withheld, NULL, sum(u.tokens_completion) / nullIf(requests_measured, 0)) AS mean_tokens_completion,
     mean_tokens_prompt + mean_tokens_completion AS mean_tokens,
-    week < {from_day:Date} OR week + 7 > {to_day:Date} OR week + 7 > toDate(now('UTC')) AS is_partial
+    week < {from_day:Date} OR week + 7 > least({to_day:Date}, toDate(now('UTC'))) AS is_partial
 FROM {database}.usage_context_1h AS u
 WHERE hour >= toDateTime({from_day:Date}, 'UTC') AND hour < toDateTime({to_day:Date}, 'UTC') AND u.category != 'unknown'
 GROUP BY week, category

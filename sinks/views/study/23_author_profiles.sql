@@ -38,7 +38,7 @@ SELECT
     if(is_withheld, NULL, request_part) AS request_share,
     if(is_withheld, NULL, greatest(request_middle - request_reach, 0)) AS request_share_low,
     if(is_withheld, NULL, least(request_middle + request_reach, 1)) AS request_share_high,
-    week < {from_day:Date} OR week + 7 > {to_day:Date} OR week + 7 > toDate(now('UTC')) AS is_partial
+    week < {from_day:Date} OR week + 7 > least({to_day:Date}, toDate(now('UTC'))) AS is_partial
 FROM parts
 ORDER BY vendor, week, tokens DESC, category
 COMMENT 'What each author''s models are used for, by week.

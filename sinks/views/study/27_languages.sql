@@ -15,7 +15,7 @@ SELECT
     language,
     tokens,
     requests,
-    CAST(toDecimal128(nanousd, 9) / 1000000000, 'Decimal(18, 9)') AS spend_usd,
+    nanousd * toDecimal64('0.000000001', 9) AS spend_usd,
     tokens / sum(tokens) OVER () AS token_share,
     requests / sum(requests) OVER () AS request_share,
     toFloat64(nanousd) / nullIf(sum(nanousd) OVER (), 0) AS spend_share

@@ -1,23 +1,17 @@
 CREATE OR REPLACE VIEW {database}.study_28_retention_patterns AS
 WITH
-    active AS
-    (
-        SELECT DISTINCT toString(u.model) AS name, toStartOfMonth(u.day) AS month, u.user AS user
-        FROM {database}.study_user_days(from_day = {from_day:Date}, to_day = {to_day:Date}, exact = {exact:Bool}) AS u
-        WHERE u.model != 'unknown'
-    ),
     users AS
     (
         SELECT
-            name,
-            user,
-            min(month) AS cohort,
+            toString(u.model) AS name,
+            groupUniqArray(toStartOfMonth(u.day)) AS seen,
+            arrayMin(seen) AS cohort,
             -- Months that are over within the period, the first one not counted.
             greatest(dateDiff('month', cohort, toStartOfMonth(least({to_day:Date}, toDate(now('UTC'))))) - 1, 0) AS months,
-            groupArray(month) AS seen,
             arrayMap(k -> has(seen, addMonths(cohort, k)), range(1, toUInt32(months) + 1)) AS is_active
-        FROM active
-        GROUP BY name, user
+        FROM {database}.study_user_days(from_day = {from_day:Date}, to_day = {to_day:Date}, exact = {exact:Bool}) AS u
+        WHERE u.model != 'unknown'
+        GROUP BY u.model, u.user
     ),
     cohorts AS
     (

@@ -3,7 +3,7 @@ SELECT
     toString(u.category) AS category,
     sum(u.tokens_prompt + u.tokens_completion) AS tokens,
     sum(u.requests) AS sampled_requests,
-    CAST(toDecimal128(sum(u.cost_nanousd), 9) / 1000000000, 'Decimal(18, 9)') AS spend_usd,
+    sum(u.cost_nanousd) * toDecimal64('0.000000001', 9) AS spend_usd,
     sum(u.cost_unknown) AS cost_unknown,
     toFloat64(sum(u.cost_nanousd)) / nullIf(tokens, 0) / 1000 AS usd_per_million_tokens,
     quantileExact(0.5)(usd_per_million_tokens) OVER () AS median_usd_per_million_tokens,

@@ -18,7 +18,7 @@ WITH models AS
     )
 SELECT
     model, vendor, origin, tokens, requests,
-    CAST(toDecimal128(nanousd, 9) / 1000000000, 'Decimal(18, 9)') AS spend_usd,
+    nanousd * toDecimal64('0.000000001', 9) AS spend_usd,
     usd_per_million_tokens,
     quantileExact(0.5)(usd_per_million_tokens) OVER () AS median_usd_per_million_tokens,
     quantileExact(0.5)(tokens) OVER () AS median_tokens,

@@ -31,7 +31,7 @@ SELECT
     -- Gini of what is known, by the sorted shares: 0 all alike, towards 1 one has all.
     if(values_used = 0, NULL, 1 - 2 * arraySum(arrayMap((s, place) -> s * (place - 0.5), shares, arrayEnumerate(shares))) / length(shares) / arraySum(shares)) AS gini,
     sumIf(share, is_unknown) AS unknown_share,
-    week < {from_day:Date} OR week + 7 > {to_day:Date} OR week + 7 > toDate(now('UTC')) AS is_partial
+    week < {from_day:Date} OR week + 7 > least({to_day:Date}, toDate(now('UTC'))) AS is_partial
 FROM parts
 WHERE isNotNull(parts.share)
 GROUP BY week, dimension

@@ -1,29 +1,34 @@
 CREATE OR REPLACE VIEW {database}.study_38_users AS
 WITH
     1.959964 AS z,
-    days AS
+    counted AS
     (
-        SELECT toStartOfWeek(u.day, 1) AS week, toString({column:Identifier}) AS name, u.user AS user, any(u.stands_for) AS stands_for
+        SELECT
+            toStartOfWeek(u.day, 1) AS week,
+            toString({column:Identifier}) AS name,
+            -- Of a value, and of all of them: a user of two values is one user of the week.
+            grouping(name) = 1 AS is_of_all,
+            uniqExact(u.user) AS users_counted,
+            any(u.stands_for) AS users_per_counted
         FROM {database}.study_user_days(from_day = {from_day:Date}, to_day = {to_day:Date}, exact = {exact:Bool}) AS u
-        GROUP BY week, {column:Identifier}, user
+        GROUP BY GROUPING SETS ((week, name), (week))
     ),
     sized AS
     (
         SELECT
-            week, name, count() AS users_counted, any(stands_for) AS users_per_counted,
-            uniqExactState(user) AS counted,
-            sum(users_counted) OVER (PARTITION BY name) AS users_of_period
-        FROM days
-        GROUP BY week, name
+            *,
+            max(if(is_of_all, users_counted, 0)) OVER (PARTITION BY week) AS counted_of_week,
+            sum(users_counted) OVER (PARTITION BY is_of_all, name) AS users_of_period
+        FROM counted
     ),
     cells AS
     (
         SELECT
-            * EXCEPT (counted),
+            *,
             name AS value,
-            uniqExactMerge(counted) OVER (PARTITION BY week) AS counted_of_week,
             dense_rank() OVER (ORDER BY name = 'unknown', users_of_period DESC, name) AS place
         FROM sized
+        WHERE NOT is_of_all
     )
 SELECT
     c.week AS week,
@@ -35,7 +40,7 @@ SELECT
     if(c.users_per_counted = 1, users, round(c.users_per_counted * (users_counted + z * z / 2 + z * sqrt(users_counted + z * z / 4)))) AS users_high,
     c.users_counted / c.counted_of_week AS user_share,
     c.counted_of_week * c.users_per_counted AS users_total,
-    week < {from_day:Date} OR week + 7 > {to_day:Date} OR week + 7 > toDate(now('UTC')) AS is_partial
+    week < {from_day:Date} OR week + 7 > least({to_day:Date}, toDate(now('UTC'))) AS is_partial
 FROM cells AS c
 WHERE c.value = 'unknown' OR c.place <= {top_n:UInt32}
 ORDER BY week, users DESC, value

@@ -1,6 +1,6 @@
 CREATE OR REPLACE VIEW {database}.study_39_new_and_returning_users AS
 WITH
-    days AS
+    weeks AS
     (
         SELECT
             u.user AS user,
@@ -10,12 +10,20 @@ WITH
         FROM {database}.study_user_days(from_day = {from_day:Date}, to_day = {to_day:Date}, exact = {exact:Bool}) AS u
         GROUP BY user, week
     ),
-    seen AS
+    users AS
     (
         SELECT
-            *,
-            lagInFrame(week, 1, toDate(0)) OVER (PARTITION BY user ORDER BY week ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS week_before
-        FROM days
+            any(w.stands_for) AS stands_for,
+            arraySort(groupArray((w.week, w.tokens))) AS active,
+            arrayMap(each -> tupleElement(each, 1), active) AS active_weeks
+        FROM weeks AS w
+        GROUP BY w.user
+    ),
+    seen AS
+    (
+        SELECT stands_for, tupleElement(each, 1) AS week, tupleElement(each, 2) AS tokens, week_before
+        FROM users
+        ARRAY JOIN active AS each, arrayPushFront(arrayPopBack(active_weeks), toDate(0)) AS week_before
     )
 SELECT
     week,
@@ -25,7 +33,7 @@ SELECT
     users - users_new - users_kept AS users_back,
     users_new / users AS new_share,
     sumIf(s.tokens, week_before = toDate(0)) / nullIf(sum(s.tokens), 0) AS new_token_share,
-    week < {from_day:Date} OR week + 7 > {to_day:Date} OR week + 7 > toDate(now('UTC')) AS is_partial
+    week < {from_day:Date} OR week + 7 > least({to_day:Date}, toDate(now('UTC'))) AS is_partial
 FROM seen AS s
 GROUP BY week
 ORDER BY week

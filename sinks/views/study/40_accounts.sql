@@ -36,7 +36,7 @@ SELECT
     c.tokens_of_largest / nullIf(c.tokens, 0) AS part_of_largest,
     c.hhi AS hhi,
     c.gini AS gini,
-    week < {from_day:Date} OR week + 7 > {to_day:Date} OR week + 7 > toDate(now('UTC')) AS is_partial
+    week < {from_day:Date} OR week + 7 > least({to_day:Date}, toDate(now('UTC'))) AS is_partial
 FROM cells AS c
 ORDER BY week, tokens DESC, value
 COMMENT 'How much of a share is one account: each share again without the largest one, by week.

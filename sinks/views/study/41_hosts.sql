@@ -14,12 +14,12 @@ WITH cells AS
     )
 SELECT
     week, vendor, provider, tokens, requests,
-    CAST(toDecimal128(nanousd, 9) / 1000000000, 'Decimal(18, 9)') AS spend_usd,
+    nanousd * toDecimal64('0.000000001', 9) AS spend_usd,
     tokens / nullIf(sum(tokens) OVER of_vendor, 0) AS token_share,
     requests / sum(requests) OVER of_vendor AS request_share,
     toFloat64(nanousd) / nullIf(sum(nanousd) OVER of_vendor, 0) AS spend_share,
     sum(tokens) OVER of_vendor AS tokens_of_vendor,
-    week < {from_day:Date} OR week + 7 > {to_day:Date} OR week + 7 > toDate(now('UTC')) AS is_partial
+    week < {from_day:Date} OR week + 7 > least({to_day:Date}, toDate(now('UTC'))) AS is_partial
 FROM cells
 WINDOW of_vendor AS (PARTITION BY week, vendor)
 ORDER BY vendor, week, tokens DESC, provider

@@ -23,7 +23,7 @@ SELECT
     countIf(s.turns > 1) AS several,
     if(several = 0, NULL, quantileExactIf(0.5)(s.seconds, s.turns > 1)) AS seconds_p50,
     if(several = 0, NULL, avgIf(s.last_prompt - s.first_prompt, s.turns > 1)) AS mean_prompt_growth,
-    week < {from_day:Date} OR week + 7 > {to_day:Date} OR week + 7 > toDate(now('UTC')) AS is_partial
+    week < {from_day:Date} OR week + 7 > least({to_day:Date}, toDate(now('UTC'))) AS is_partial
 FROM sessions AS s
 GROUP BY week
 ORDER BY week
