@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 15 --durations-min 10
 UV := $(shell command -v uv 2>/dev/null)
 UV_FOR_LOCK := uv==0.13.9
 INSTALLED := $(VENV)/.installed
