@@ -2,6 +2,7 @@
 
 import secrets
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from aiokafka.errors import IllegalStateError
@@ -51,6 +52,18 @@ def _break_rebuild_all() -> None:
         return wrapped
 
     around(PaneCounts, "read", wrap)
+
+    # Else what is in flight could be committed just before, and nothing would be wrong.
+    async def settled() -> dict[int, int]:
+        return {}
+
+    def with_all_in_flight(original: Any) -> Any:
+        def wrapped(self: Any, partition: int, parts: Any) -> None:
+            original(self, partition, replace(parts, settled=settled))
+
+        return wrapped
+
+    around(roll_windows.WindowRoller, "__init__", with_all_in_flight)
 
 
 def _break_trust_tokens() -> None:
