@@ -1,5 +1,6 @@
 """How long from an event produced to its row in a query's answer, and to a closed window."""
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,6 +35,12 @@ WARM_UP_SECONDS = 5.0
 LATENESS_SECONDS = 2
 KILL_AFTER_SECONDS, KILL_SECONDS = 10, 40
 """When the worker dies, and how long events come."""
+FRESH_SECONDS = 2.0
+"""The goal for 99 of 100 events."""
+MADE_PART = 0.97
+"""A simulator that is slower than this has not put the rate to the test."""
+RATE_STEP, RATE_MAX = 5_000, 100_000
+"""Between rates that are tried for the highest one, and where that ends."""
 BEHIND_SECONDS = 2.0
 """An event that is seen later than this is one that had to be caught up with."""
 NEWEST_WINDOW = (
@@ -70,16 +77,24 @@ class Freshness:
     """Delays of one run at a steady rate.
 
     Attributes:
+        rate: Events a second that were asked for.
+        made_rate: And that the simulator made.
         p50_seconds: From the moment an event was made to the first query that counted it.
         windows: None of a stack that has no windows.
     """
 
     rate: int
+    made_rate: float
     events: int
     p50_seconds: float
     p95_seconds: float
     p99_seconds: float
     windows: Windows | None
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether 99 of 100 events were seen within `FRESH_SECONDS`, and came as fast as wanted."""
+        return self.p99_seconds < FRESH_SECONDS and self.made_rate >= MADE_PART * self.rate
 
 
 @dataclass
@@ -170,7 +185,32 @@ def measure(
     made = produced_at(parts, name)
     delays = delays_of(made, watch.seen)[int(rate * WARM_UP_SECONDS) :]
     p50, p95, p99 = (float(each) for each in np.percentile(delays, [50, 95, 99]))
-    return Freshness(rate, len(delays), p50, p95, p99, windows_of(watch, told, total))
+    made_rate = (len(made) - 1) / float(made[-1] - made[0])
+    windows = windows_of(watch, told, total)
+    return Freshness(rate, made_rate, len(delays), p50, p95, p99, windows)
+
+
+def highest_rate(known: Sequence[Freshness], measure_at: Callable[[int], Freshness]) -> int | None:
+    """Return the highest rate that is fresh, by halves between those that are known.
+
+    Args:
+        known: Rising rates; the first one that is not fresh is an upper bound.
+
+    Returns:
+        Events a second, within `RATE_STEP`; None if the lowest rate is not fresh.
+    """
+    fresh = [each.rate for each in itertools.takewhile(lambda each: each.is_fresh, known)]
+    if not fresh:
+        return None
+    good = fresh[-1]
+    bad = known[len(fresh)].rate if len(fresh) < len(known) else RATE_MAX + RATE_STEP
+    while bad - good > RATE_STEP:
+        rate = (good + bad) // 2 // RATE_STEP * RATE_STEP
+        if measure_at(rate).is_fresh:
+            good = rate
+        else:
+            bad = rate
+    return good
 
 
 def seconds_to_catch_up(parts: Machine, rate: int, name: str) -> float:

@@ -10,7 +10,7 @@ from importlib.metadata import version
 
 from tests.benchmarks.bench import Result
 from tests.benchmarks.drawing import stacked_bars
-from tests.benchmarks.freshness import Freshness
+from tests.benchmarks.freshness import FRESH_SECONDS, RATE_MAX, RATE_STEP, Freshness
 
 OURS = "tokentide"
 STOCK = "stock Faust"
@@ -47,6 +47,7 @@ class Measured:
 def write(
     measured: Measured,
     fresh: Mapping[str, Sequence[Freshness]],
+    highest: Mapping[str, int | None],
     catch_up_seconds: float,
     *,
     runs: int,
@@ -92,7 +93,7 @@ def write(
     lines += [_against(results, stack) for stack in stacks if stack != OURS]
     lines += ["", f"![CPU per event by stack and process]({CHART})"]
     if any(fresh.values()):
-        lines += _freshness(fresh)
+        lines += [*_freshness(fresh), *_highest(highest)]
     lines += _other_goals(measured, catch_up_seconds)
     return "\n".join([*lines, ""])
 
@@ -175,6 +176,20 @@ def _freshness(fresh: Mapping[str, Sequence[Freshness]]) -> list[str]:
             cells = (f"{each.rate:,}", stack, *(f"{one:.2f}" for one in seconds), wanted, reached)
             lines.append(f"| {' | '.join(cells)} |")
     return lines
+
+
+def _highest(highest: Mapping[str, int | None]) -> list[str]:
+    texts = {
+        stack: "none" if rate is None else f"{rate:,}" if rate < RATE_MAX else f"{rate:,} or more"
+        for stack, rate in highest.items()
+    }
+    return [
+        "",
+        f"Highest rate at which p99 stays below {FRESH_SECONDS:.0f} s, within {RATE_STEP:,} events/s,"
+        " the simulator on the same cores: "
+        + "; ".join(f"{stack} {text}" for stack, text in texts.items())
+        + ".",
+    ]
 
 
 def _against(results: Sequence[Result], stack: str) -> str:
