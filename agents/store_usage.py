@@ -28,7 +28,7 @@ from streams import delivery
 from streams.bad_records import BadRecords
 from streams.batches import Batch
 from streams.dead_letters import STAGE_INSERT, Rejected
-from streams.decoding import Decoded, Lines, decode
+from streams.decoding import Decoded, decode
 from streams.enriching import blocks_by_month, enrich
 from streams.health import Progress
 from streams.pane_topic import Landed
@@ -218,24 +218,24 @@ def _without(rows: pa.Table, offsets: Offsets) -> pa.Table:
 
 def refused_records(batch: Batch, refused: Sequence[Refused]) -> list[Rejected]:
     """Return the records of rows that ClickHouse refuses, as the producer sent them."""
-    if not refused:
-        return []
-    lines = Lines(batch.record_batches)
-    place = {int(offset): at for at, offset in enumerate(lines.offsets)}
+    waiting = {each.offset: each.error for each in refused}
     found = []
-    for each in refused:
-        at = place[each.offset]
-        log.warning("row.refused", offset=each.offset, error=str(each.error))
-        found.append(
-            Rejected(
-                each.offset,
-                int(lines.append_time_ms[at]),
-                lines.value(at),
-                Reason.REFUSED_BY_CLICKHOUSE,
-                str(each.error).rpartition(" ")[2],
-                STAGE_INSERT,
-            )
-        )
+    for record_batch in batch.record_batches if refused else ():
+        for position, value in enumerate(record_batch.values()):
+            offset = record_batch.offset_of(position)
+            error = waiting.get(offset)
+            if error is not None:
+                log.warning("row.refused", offset=offset, error=str(error))
+                found.append(
+                    Rejected(
+                        offset,
+                        record_batch.append_time_ms,
+                        value,
+                        Reason.REFUSED_BY_CLICKHOUSE,
+                        str(error).rpartition(" ")[2],
+                        STAGE_INSERT,
+                    )
+                )
     return found
 
 

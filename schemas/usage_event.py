@@ -237,8 +237,7 @@ def record_key(members: Mapping[str, Any]) -> bytes | None:
 
 # --- The record as a whole ---------------------------------------------------------------------
 
-# What can only be followed by the colon of a member, or stands inside a text as \": - so there are
-# at least as many matches as members.
+_WHITESPACE = (b" ", b"\t", b"\n", b"\r")
 _MEMBER = re.compile(rb'"\s*:')
 _TOKEN = re.compile(rb'"(?:[^"\\]+|\\.)*"|[{}\[\]:,]|[^\s{}\[\]:,"]+')
 
@@ -257,9 +256,20 @@ def _members(value: bytes | None) -> dict[str, Any]:
         raise RecordError(Reason.NOT_AN_OBJECT)
     tags = document.get("tags")
     seen = len(document) + (len(tags) if isinstance(tags, dict) else 0)
-    if len(_MEMBER.findall(value)) > seen:
+    if _members_max(value) > seen:
         return _first_of_equal_names(value)
     return document
+
+
+def _members_max(value: bytes) -> int:
+    """Return a number of members that a valid JSON text does not exceed, at any depth.
+
+    A quote and a colon after it are the end of a name, or stand inside a text as ``\\":``.
+    """
+    # Nothing between the two, as in most events, is counted in a fourth of the time.
+    if any(each in value for each in _WHITESPACE):
+        return len(_MEMBER.findall(value))
+    return value.count(b'":')
 
 
 def _first_of_equal_names(value: bytes) -> dict[str, Any]:

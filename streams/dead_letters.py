@@ -75,16 +75,16 @@ class Rejected:
 def headers(tp: TP, rejected: Rejected) -> list[tuple[str, bytes]]:
     """Return the headers of a dead letter, in the order of `HEADERS`, as UTF-8 text."""
     values = (
-        tp.topic,
-        tp.partition,
-        rejected.offset,
-        rejected.append_time_ms,
-        rejected.stage,
-        rejected.reason.value,
-        rejected.field,
-        1,
+        tp.topic.encode(),
+        b"%d" % tp.partition,
+        b"%d" % rejected.offset,
+        b"%d" % rejected.append_time_ms,
+        rejected.stage.encode(),
+        rejected.reason.value.encode(),
+        rejected.field.encode(),
+        b"1",
     )
-    return [(name, str(value).encode()) for name, value in zip(HEADERS, values, strict=True)]
+    return list(zip(HEADERS, values, strict=True))
 
 
 class DeadLetters:
@@ -169,7 +169,7 @@ class DeadLetters:
         producer = self._producers[tp] = AIOKafkaProducer(
             bootstrap_servers=self._bootstrap_servers,
             transactional_id=f"{self._group}:{tp.topic}:{tp.partition}",
-            compression_type="lz4",
+            compression_type="zstd",  # A third of the time of lz4, which aiokafka writes at level 9.
             max_batch_size=BATCH_BYTES_MAX,
             request_timeout_ms=REQUEST_TIMEOUT_MS,
         )

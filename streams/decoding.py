@@ -8,9 +8,8 @@ test holds the two equal.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -101,15 +100,6 @@ class Lines:
             for position, value in each.irregular.items()
         }
 
-    @cached_property
-    def split(self) -> list[bytes]:
-        """The lines one by one; made only when some must be looked at singly."""
-        return self.joined.split(b"\n")[:-1]
-
-    def value(self, position: int) -> bytes | None:
-        """Return a record's value as the producer sent it."""
-        return self.irregular.get(position, self.split[position])
-
 
 def _text(joined: Sequence[bytes | memoryview]) -> bytes:
     """Return the lines of record batches as one text; the one they are parts of, if that is all of it."""
@@ -126,13 +116,16 @@ def decode(record_batches: Sequence[RecordBatch]) -> Decoded:
     lines = Lines(record_batches)
     scanned = _Scanned(lines)
     doubt = scanned.doubt()
-    fast, doubtful = scanned.events(~doubt), np.flatnonzero(doubt).tolist()
+    fast, doubtful = scanned.events(~doubt), np.flatnonzero(doubt)
     events: list[tuple[int, UsageEvent]] = []
     rejected: list[Rejected] = []
     STRICT.inc(len(doubtful))
-    for position in doubtful:
-        value, append_time_ms = lines.value(position), int(lines.append_time_ms[position])
-        offset = int(lines.offsets[position])
+    for offset, append_time_ms, value in zip(
+        lines.offsets[doubtful].tolist(),
+        lines.append_time_ms[doubtful].tolist(),
+        scanned.values(doubtful),
+        strict=True,
+    ):
         try:
             event = usage_event.decode(value, append_time_ms=append_time_ms)
         except RecordError as error:
@@ -168,6 +161,14 @@ class _Scanned:
         self._booleans = dict(zip(BOOLEANS, self._columns.booleans, strict=True))
         self._text: dict[str, Coded] = {}
         self._flags: list[tuple[Coded, tuple[str | None, ...]]] = []
+
+    def values(self, positions: Array) -> Iterator[bytes | None]:
+        """Yield records' values as the producer sent them."""
+        starts = self._columns.line_start[positions].tolist()
+        ends = (self._columns.line_start[positions + 1] - 1).tolist()
+        joined, irregular = self._lines.joined, self._lines.irregular
+        for position, start, end in zip(positions.tolist(), starts, ends, strict=True):
+            yield irregular[position] if position in irregular else joined[start:end]
 
     def doubt(self) -> Mask:
         """Return the rows that only the strict decoder may judge."""

@@ -85,6 +85,7 @@ class Columns(NamedTuple):
     """What the lines hold; arrays of shape ``(columns of the kind, lines)``.
 
     Attributes:
+        line_start: Where in the text each line begins, and behind the last one: one more than lines.
         doubt: 1 where only the strict decoder may judge a line: nothing else counts of it.
         numbers: Integers, 0 where ``has_number`` is 0: null or absent.
         booleans: 1, 0, or -1 for null.
@@ -98,6 +99,7 @@ class Columns(NamedTuple):
         slots: By column a hash table of codes and 1; only used in the pass.
     """
 
+    line_start: Array
     doubt: Array
     numbers: Array
     has_number: Array
@@ -142,6 +144,7 @@ class FieldPointers(NamedTuple):
 class ColumnPointers(NamedTuple):
     """`Columns` for compiled functions."""
 
+    line_start: Pointer
     doubt: Pointer
     numbers: Pointer
     has_number: Pointer
@@ -197,6 +200,7 @@ def _empty_columns(count: int) -> Columns:
     coded = len(CODED_COLUMNS)
     slots = 1 << (2 * count).bit_length()  # At most half full, however many values there are.
     return Columns(
+        line_start=np.zeros(count + 1, dtype=np.int64),
         doubt=np.zeros(count, dtype=np.uint8),
         numbers=np.zeros((len(INTEGERS), count), dtype=np.int64),
         has_number=np.zeros((len(INTEGERS), count), dtype=np.uint8),
@@ -234,6 +238,7 @@ def _scan(joined: Bytes, count: int, is_utf8: bool, table: FieldTable, columns: 
         pointer(table.required),
     )
     out = ColumnPointers(
+        pointer(columns.line_start),
         pointer(columns.doubt),
         pointer(columns.numbers),
         pointer(columns.has_number),
@@ -258,6 +263,7 @@ def _scan(joined: Bytes, count: int, is_utf8: bool, table: FieldTable, columns: 
             while end < text.end and text.bytes[end] != NEWLINE:
                 end += 1
         at = end + 1
+        out.line_start[row + 1] = at
 
 
 @compiled

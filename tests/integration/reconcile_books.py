@@ -199,7 +199,7 @@ def opened(
     group: str,
 ) -> Iterator[Books]:
     """Yield empty books; everything is closed and dropped at the end."""
-    # As gateways may send: kafka-python can't read zstd, so nothing that looks records up may use it.
+    # As gateways may send.
     usage, letters = fresh_topic(2, compression_type="zstd"), fresh_topic(2)
     with migrated(clickhouse, database) as client:
         books = Books(client, database, bootstrap, usage, letters, group)
