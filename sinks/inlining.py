@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping
 
 _PARAMETER = re.compile(r"\{(\w+):([^}]+)\}")
+_ORDER = re.compile(r"\nORDER BY [^()]*\Z")
+"""Of a view's rows as a whole: who calls it sorts anew, or needs no order."""
 _CALL = re.compile(r"\{database\}\.(\w+)\(")
 
 
@@ -29,7 +31,8 @@ def inlined(sql: str, bodies: Mapping[str, str]) -> str:
         end = _closing(sql, found.end())
         if found[1] in bodies:
             arguments = _arguments(sql[found.end() : end])
-            text += sql[: found.start()] + f"(\n{_with(bodies[found[1]], arguments)}\n)"
+            body = _ORDER.sub("", bodies[found[1]])
+            text += sql[: found.start()] + f"(\n{_with(body, arguments)}\n)"
         else:
             text += sql[: end + 1]
         sql = sql[end + 1 :]

@@ -8,6 +8,7 @@ WITH
             toString({column:Identifier}) AS name,
             sum({table}.tokens_prompt) AS prompt,
             sum({table}.tokens_completion) AS completion,
+            sum(prompt + completion) OVER (PARTITION BY name) AS tokens_of_period,
             sum({table}.requests) AS requests,
             sum({table}.cost_nanousd) AS nanousd,
             sum({table}.tokens_reasoning) AS tokens_reasoning,
@@ -20,11 +21,10 @@ WITH
         WHERE only_is_known AND {during} AND ({condition})
         GROUP BY week, {column:Identifier}
     ),
-    sized AS (SELECT *, sum(prompt + completion) OVER (PARTITION BY name) AS tokens_of_period FROM sums),
     placed AS
     (
         SELECT *, dense_rank() OVER (ORDER BY name = 'unknown', tokens_of_period DESC, name) AS place
-        FROM sized
+        FROM sums
     ),
     groups AS
     (
@@ -41,21 +41,15 @@ WITH
             sum(p.tool_call_requests) AS tool_call_requests,
             sum(p.errors) AS errors,
             sum(p.tokens_unknown) AS tokens_unknown,
-            sum(p.cost_unknown) AS cost_unknown{sum_of_sums}
-        FROM placed AS p
-        GROUP BY week, value
-    ),
-    running AS
-    (
-        SELECT
-            *,
+            sum(p.cost_unknown) AS cost_unknown{sum_of_sums},
             sum(tokens) OVER bucket AS tokens_total,
             sum(requests) OVER bucket AS requests_total,
             sum(nanousd) OVER bucket AS nanousd_total,
             sum(tokens) OVER so_far AS tokens_so_far,
             sum(requests) OVER so_far AS requests_so_far,
             sum(nanousd) OVER so_far AS nanousd_so_far
-        FROM groups
+        FROM placed AS p
+        GROUP BY week, value
         WINDOW
             bucket AS (PARTITION BY week),
             so_far AS (PARTITION BY week ORDER BY tokens DESC, value ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)
@@ -83,7 +77,7 @@ SELECT
     tokens_unknown,
     cost_unknown{squares},
     week < {from_day:Date} OR if({by_week:Bool}, week + 7, {to_day:Date}) > least({to_day:Date}, toDate(now('UTC'))) AS is_partial
-FROM running
+FROM groups
 ORDER BY week, tokens DESC, value
 COMMENT 'What the views of the study are made of: shares by any column of {table}, by week or for a whole period.
 Parameters: column: its name. only: {choices_text}. top_n: so many values, the largest by tokens of the period, have rows of their own; the rest is other, and what is not known is unknown. from_day and to_day: dates, UTC, half-open. by_week: true for weeks that begin on Monday, UTC; false for one row per value, whose week is from_day.

@@ -3,7 +3,7 @@ WITH
     users AS
     (
         SELECT
-            toString(u.model) AS name,
+            toString(any(u.model)) AS name,
             groupUniqArray(toStartOfMonth(u.day)) AS seen,
             arrayMin(seen) AS cohort,
             -- Months that are over within the period, the first one not counted.
@@ -11,7 +11,8 @@ WITH
             arrayMap(k -> has(seen, addMonths(cohort, k)), range(1, toUInt32(months) + 1)) AS is_active
         FROM {database}.study_user_days(from_day = {from_day:Date}, to_day = {to_day:Date}, exact = {exact:Bool}) AS u
         WHERE u.model != 'unknown'
-        GROUP BY u.model, u.user
+        -- By the hash of a name: a text among the keys takes half as long again.
+        GROUP BY cityHash64(u.model), u.user
     ),
     cohorts AS
     (
