@@ -33,7 +33,8 @@ from streams.enriching import blocks_by_month, enrich
 from streams.health import Progress
 from streams.pane_topic import Landed
 from streams.partitions import Confirm, PartitionLoops, StoreRequest
-from streams.seen_ids import Checked, Mask, SeenIds, StoredIds
+from streams.seen_ids import Checked, SeenIds, StoredIds
+from streams.sorted_ids import Mask
 from streams.stages import stage
 from streams.transport import App, Fetched
 

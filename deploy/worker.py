@@ -45,6 +45,7 @@ from streams.pane_topic import PaneTopic, tell_idle
 from streams.partitions import DERIVED_METER, Limits, PartitionLoop, PartitionLoops
 from streams.publishing import Publisher
 from streams.settings import Settings
+from streams.sorted_ids import Ids
 from streams.splitting import lines_of
 from streams.text_hashes import text_hashes
 from streams.topic_offsets import UsageLog
@@ -111,6 +112,7 @@ def load_compiled() -> None:
     lines_of(ONE_RECORD, 1, 0)
     decode(())
     text_hashes(pa.array([""]), np.zeros(1, dtype=np.uint64))
+    Ids.none().merged(Ids.none())
     panes.load_compiled()
 
 

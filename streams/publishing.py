@@ -85,7 +85,7 @@ class Publisher:
                 producer = AIOKafkaProducer(
                     bootstrap_servers=self._bootstrap_servers,
                     acks="all",
-                    compression_type="lz4",
+                    compression_type="zstd",  # aiokafka writes lz4 at level 9: three times the time.
                     max_request_size=RECORD_BYTES_MAX,
                     request_timeout_ms=REQUEST_TIMEOUT_MS,
                 )

@@ -17,17 +17,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from streams.batches import Batch
 from streams.columns import Coded
 from streams.decoding import Events
+from streams.sorted_ids import Ids, Int64s, Mask, UInt64s
 from streams.text_hashes import text_hashes
 
-UInt64s = npt.NDArray[np.uint64]
-Int64s = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 Ranges = Sequence[tuple[int, int]]
 """Event times in seconds since the epoch, ``[from, to)`` each, ascending and apart."""
 
@@ -64,58 +61,6 @@ class StoredIds(Protocol):
             event_ids: Only these ids, or all.
             newest_max: At most so many, newest event times first, or all.
         """
-
-
-@dataclass(frozen=True, slots=True)
-class Ids:
-    """Events by hash of source and event id, ascending; ``seconds`` is the event time of each."""
-
-    hashes: UInt64s
-    seconds: npt.NDArray[np.uint32]
-
-    @classmethod
-    def none(cls) -> "Ids":
-        """Return no events."""
-        return cls(np.array([], dtype=np.uint64), np.array([], dtype=np.uint32))
-
-    @classmethod
-    def of(cls, hashes: UInt64s, seconds: npt.NDArray[np.uint32]) -> "Ids":
-        """Return events in any order, sorted."""
-        order = np.argsort(hashes)
-        return cls(hashes[order], seconds[order])
-
-    def __len__(self) -> int:
-        return len(self.hashes)
-
-    def merged(self, other: "Ids") -> "Ids":
-        """Return both together."""
-        at = np.searchsorted(self.hashes, other.hashes)
-        return Ids(
-            np.insert(self.hashes, at, other.hashes), np.insert(self.seconds, at, other.seconds)
-        )
-
-    def since(self, second: int) -> "Ids":
-        """Return those whose event time is ``second`` or later."""
-        kept = self.seconds >= second
-        return Ids(self.hashes[kept], self.seconds[kept])
-
-    def has(self, hashes: UInt64s, seconds: Int64s, tolerance: Int64s) -> Mask:
-        """Return for each hash whether it is here with an event time within its tolerance.
-
-        Several times faster if the hashes are ascending: then neighbours are looked up together.
-        """
-        found = np.zeros(len(hashes), dtype=np.bool_)
-        if not len(self):
-            return found
-        at = np.searchsorted(self.hashes, hashes)
-        open_ = np.flatnonzero(at < len(self))
-        while len(open_):
-            open_ = open_[self.hashes[at[open_]] == hashes[open_]]
-            apart = np.abs(self.seconds[at[open_]].astype(np.int64) - seconds[open_])
-            found[open_] |= apart <= tolerance[open_]
-            at[open_] += 1  # The same id may be stored twice, at event times far apart.
-            open_ = open_[~found[open_] & (at[open_] < len(self))]
-        return found
 
 
 def hashes_of(event_id: pa.Array, source: Coded) -> UInt64s:

@@ -19,7 +19,7 @@ VARINT_BITS_MAX = 63
 
 def lines_of(
     records: bytes, count: int, line_bytes_max: int
-) -> tuple[bytes, dict[int, bytes | None]] | None:
+) -> tuple[bytes | memoryview, dict[int, bytes | None]] | None:
     """Return the values joined by newlines, and by position those that are no line.
 
     No line is a null, an empty value, a longer one than that, and one with a newline in it; `NO_LINE`
@@ -51,9 +51,9 @@ def lines_of(
 
 def _joined(
     data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
-) -> bytes | None:
+) -> memoryview | None:
     joined = np.empty(int(lengths.sum()) + len(lengths) - 1, dtype=np.uint8)
-    return joined.tobytes() if _join(data, starts, lengths, joined) else None
+    return joined.data if _join(data, starts, lengths, joined) else None
 
 
 @compiled_once

@@ -28,7 +28,12 @@ def test_no_compiled_loop_reads_beyond_the_text() -> None:
     assert not done.returncode, done.stdout[-3000:]
 
 
-PLAINLY = ("unit/test_scanning", "unit/test_splitting", "property/test_decoding")
+PLAINLY = (
+    "unit/test_scanning",
+    "unit/test_splitting",
+    "property/test_decoding",
+    "property/test_sorted_ids",
+)
 READ_ZERO = """
 from streams.compiled import IS_KEPT
 from streams.scanning import scan
