@@ -7,7 +7,7 @@ import orjson
 from aiohttp.web import Response
 from faust.web import View
 from mode import CrashingSupervisor
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 
 from streams.settings import Settings
 from streams.transport import App
@@ -67,8 +67,12 @@ def add_health_pages(app: App, faults: Callable[[], list[str]]) -> None:
         return _json(503 if found else 200, {"status": status, "reasons": found})
 
     @app.page("/metrics")  # type: ignore[untyped-decorator]
-    async def metrics(_: View, __: Any) -> Response:
-        return Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    async def metrics(_: View, request: Any) -> Response:
+        # As Prometheus' own clients take it: only those that are asked for.
+        names = request.query.getall("name[]", [])
+        registry = REGISTRY.restricted_registry(names) if names else REGISTRY
+        headers = {"Content-Type": CONTENT_TYPE_LATEST}
+        return Response(body=generate_latest(registry), headers=headers)
 
 
 def _json(status: int, body: dict[str, Any]) -> Response:

@@ -33,7 +33,8 @@ def text_hashes(texts: pa.Array, seeds: UInt64s) -> UInt64s:
     _, places, data = texts.buffers()
     if len(texts):
         _hash(
-            np.frombuffer(data or b"", dtype=np.uint8),
+            # Read-only like the first one that was compiled for, whoever made it.
+            np.frombuffer(memoryview(data or b"").toreadonly(), dtype=np.uint8),
             np.frombuffer(places, dtype=np.int32)[texts.offset : texts.offset + len(texts) + 1],
             seeds,
             hashes,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
+from urllib.parse import urlencode
 from urllib.request import urlopen
 
 import clickhouse_connect
@@ -87,10 +88,16 @@ class Parts:
         except (URLError, OSError):
             return 0, []
 
+    def metrics(self, *names: str) -> list[str]:
+        """Return the lines of the page, or only those of some names."""
+        only = urlencode([("name[]", name) for name in names])
+        url = f"http://127.0.0.1:{self.worker_port}/metrics?{only}"
+        with urlopen(url, timeout=5) as answer:
+            return str(answer.read().decode()).splitlines()
+
     def metric(self, name: str) -> float:
-        with urlopen(f"http://127.0.0.1:{self.worker_port}/metrics", timeout=5) as answer:
-            lines = answer.read().decode().splitlines()
-        return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
+        found = [line for line in self.metrics() if line.startswith(name)]
+        return sum(float(line.split()[-1]) for line in found)
 
     def produce(self, first: int, count: int, **changes: object) -> None:
         producer = KafkaProducer(bootstrap_servers=self.kafka, acks="all")
@@ -178,6 +185,10 @@ def test_clickhouse_away_costs_lag_and_nothing_else(parts: Parts) -> None:
         assert parts.metric("tokentide_records_stored_total") == 1000
         assert parts.metric("tokentide_records_dead_lettered_total") == 2
         assert parts.metric("tokentide_records_in_flight") == 0
+        families = [
+            line.split()[2] for line in parts.metrics(committed) if line.startswith("# TYPE")
+        ]
+        assert families == [committed]
 
 
 def test_a_broker_that_hangs_is_told_and_survived(parts: Parts) -> None:

@@ -81,3 +81,48 @@ def test_without_a_place_for_it_each_process_compiles(sources: Path) -> None:
     """A package that cannot be written works all the same."""
     (sources / "streams" / "__pycache__").write_text("a file where a directory would be")
     assert read_zero(sources) == "False 0\n"
+
+
+CHECK_A_RANGE = """
+from deploy import worker
+from streams import scanning, seen_ids, sorted_ids, splitting, text_hashes
+from streams.batches import Batch
+from streams.decoding import decode
+from streams.record_batches import keep_whole
+from faust.types import TP
+
+def compiled():
+    return {
+        f"{module.__name__}.{name}": len(function.signatures)
+        for module in (scanning, sorted_ids, splitting, text_hashes)
+        for name, function in vars(module).items()
+        if hasattr(function, "signatures")
+    }
+
+class Nothing:
+    def newest_second(self, partition):
+        return None
+
+worker.load_compiled()
+before = compiled()
+line = b'{"schema_version":1,"event_id":"a","source":"b","occurred_at":"2026-05-28T20:26:39Z",'
+line += b'"model_raw":"m","attempt":0,"status":"error"}'
+records = keep_whole([line], None, 0, 1, 1_780_000_000_000)
+batch = Batch(TP("t", 0), [records], 0, 1)
+seen = seen_ids.SeenIds(0, Nothing(), ids_max=10, window_ms=86_400_000_000)
+seen.remember(seen.check(decode([records]).events, batch))
+assert len(seen) == 1
+print({name: count for name, count in compiled().items() if count != before[name]})
+"""
+
+
+def test_nothing_is_left_to_compile_for_the_first_range() -> None:
+    """A worker compiles before it joins its group: later its partitions would wait for it."""
+    done = subprocess.run(
+        [sys.executable, "-c", CHECK_A_RANGE],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "{}\n"
