@@ -97,7 +97,7 @@ def test_rendering_keeps_parameters_of_views() -> None:
         render("{databse}", {"database": "d"})
 
 
-REPEATABLE = ("IF NOT EXISTS", "IF EXISTS", "OR REPLACE", "MODIFY SETTING")
+REPEATABLE = ("IF NOT EXISTS", "IF EXISTS", "OR REPLACE", "MODIFY SETTING", "MODIFY COLUMN")
 
 
 def test_shipped_scripts_are_complete() -> None:
