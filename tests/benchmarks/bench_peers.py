@@ -235,7 +235,7 @@ def note_models(parts: Machine, database: str) -> None:
 def main() -> None:
     """Run all rounds and write the report."""
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--events", type=int, default=3_000_000)
+    options.add_argument("--events", type=int, default=2_000_000)
     options.add_argument("--runs", type=int, default=5)
     options.add_argument("--stock-events", type=int, default=100_000)
     options.add_argument(
