@@ -1,6 +1,9 @@
 """A Kafka record batch kept whole: lines, and the values that are no line."""
 
-from streams.record_batches import keep_whole
+import pytest
+from aiokafka.codec import zstd_decode, zstd_encode
+
+from streams.record_batches import DECODERS, keep_whole
 from tests.record_batch import record_batch
 
 
@@ -36,3 +39,14 @@ def test_a_batch_without_records_covers_its_offsets() -> None:
     """A transaction's marker takes an offset and brings no record."""
     batch = keep_whole([], (), 4, 5, 0)
     assert (batch.count, batch.joined, list(batch.values())) == (0, b"", [])
+
+
+def test_zstd_of_several_frames_is_read_whole_and_one_cut_short_is_refused() -> None:
+    """What the kept context reads is what aiokafka's own reader does."""
+    decompress = DECODERS[4]
+    first, second = zstd_encode(b"first" * 100), zstd_encode(b"second" * 100)
+    for data in (first, first + second):
+        assert decompress(memoryview(data)) == zstd_decode(data)
+    with pytest.raises(Exception, match=r".+"):
+        decompress(memoryview(first[:-3]))
+    assert decompress(memoryview(second)) == b"second" * 100
