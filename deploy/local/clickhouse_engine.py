@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
+from xml.etree import ElementTree
 
 import chdb
 
@@ -38,6 +39,7 @@ from schemas.errors import ConfigurationError, FatalError
 
 DATA_FOLDER = "clickhouse"
 LOCK_FILE = "server.lock"
+COMPRESSION_XML = Path(__file__).parents[1] / "clickhouse" / "compression.xml"
 FREE_BYTES_MIN = 64 << 20
 """The engine does not start with less free disk: it would stop in the middle of a merge."""
 UNSAFE_IN_PATH = "?&"
@@ -372,8 +374,10 @@ def _write_config(folder: Path) -> Path:
     """Write the engine's configuration next to its data and return its path."""
     config, users = folder / "server-config.xml", folder / "server-users.xml"
     users.write_text(USERS_XML)
-    escaped = str(users).replace("&", "&amp;").replace("<", "&lt;")
-    config.write_text(f"<clickhouse><users_config>{escaped}</users_config></clickhouse>\n")
+    # In one file: an embedded engine reads no config.d.
+    tree = ElementTree.parse(COMPRESSION_XML)
+    ElementTree.SubElement(tree.getroot(), "users_config").text = str(users)
+    tree.write(config)
     return config
 
 

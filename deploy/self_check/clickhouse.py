@@ -60,6 +60,9 @@ _REFUSED_SETTING_CODES = (164, 452)  # READONLY, SETTING_CONSTRAINT_VIOLATION
 NEWEST_ROWS = 1_000_000
 """Rows whose offsets are looked at: 30 ms, whatever is stored (20,000,000 rows, one machine)."""
 
+LARGE_PART_BYTES = 100 << 20
+"""From here on parts are in ZSTD, if the server has `deploy/clickhouse/compression.xml`."""
+
 _DEDUPLICATION_DEFAULTS = """
 SELECT name, value FROM system.{kind}_settings
 WHERE name IN ('non_replicated_deduplication_window', 'replicated_deduplication_window',
@@ -258,6 +261,7 @@ def _tables(client: HttpClient, database: str) -> list[Check]:
         *_schema(client, database, wanted),
         *_windows(client, database, written_tables(wanted)),
         *_other_views(client, database, wanted),
+        *_compression(client, database, written_tables(wanted)),
     ]
 
 
@@ -367,3 +371,27 @@ def _other_views(client: HttpClient, database: str, tables: Mapping[str, Table])
         if owner != database or view not in tables
     ]
     return unless(problems, "other views", "nothing else hangs on the workers' inserts")
+
+
+def _compression(client: HttpClient, database: str, names: Sequence[str]) -> list[Check]:
+    """Look for large parts that are compressed as small ones: nothing is wrong with them but their size."""
+    rows = _rows(
+        client,
+        "SELECT table, count(), formatReadableSize(sum(bytes_on_disk)) FROM system.parts"
+        " WHERE active AND database = {database:String} AND table IN {names:Array(String)}"
+        " AND bytes_on_disk > {large:UInt64} AND default_compression_codec LIKE 'LZ4%'"
+        " GROUP BY table ORDER BY table",
+        database=database,
+        names=names,
+        large=LARGE_PART_BYTES,
+    )
+    problems = [
+        warning(
+            "compression",
+            f"{count} large parts of {database}.{table}, {size}, are in LZ4: half as large again as they need be",
+            "copy deploy/clickhouse/compression.xml into the server's config.d and restart it: parts"
+            " are in ZSTD from their next merge on",
+        )
+        for table, count, size in rows
+    ]
+    return unless(problems, "compression", "no large part is in LZ4")

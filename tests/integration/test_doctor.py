@@ -150,6 +150,7 @@ def test_a_changed_schema_is_refused_and_its_fix_is_one(
         ("ALTER TABLE usage_events ADD COLUMN team String", "schema", "a column of its own: team"),
         ("ALTER TABLE schema_migrations UPDATE sha256 = 'x' WHERE name = 'share_by_model' SETTINGS mutations_sync = 2", "migrations", "1 views .* such as share_by_model"),
         ("CREATE MATERIALIZED VIEW mine ENGINE = MergeTree ORDER BY hour AS SELECT hour FROM usage_1h", "other views", "mine reads usage_1h"),
+        ("INSERT INTO usage_events (event_id, occurred_at) SELECT randomString(2000), now() FROM numbers(60000)", "compression", "1 large parts of .*usage_events.* are in LZ4"),
     ],
 )  # fmt: skip
 def test_what_is_only_a_warning_is_logged(
@@ -364,7 +365,7 @@ def test_nothing_is_wrong_with_a_new_stack(settings: Settings, client: HttpClien
     assert problems_of(checks) == []
     assert {check.name for check in checks} == {
         *("clickhouse version", "clickhouse clock", "writer's rights", "writer's settings"),
-        *("migrations", "schema", "deduplication windows", "other views"),
+        *("migrations", "schema", "deduplication windows", "other views", "compression"),
         *("topics", *(f"topic {topic.name}" for topic in TOPICS), "partitions", "offsets"),
         *("kafka clock", "worker name"),
         *("alert dimensions", "alert parameters", "alert rules", "alert receivers"),

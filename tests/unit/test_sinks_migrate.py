@@ -97,7 +97,14 @@ def test_rendering_keeps_parameters_of_views() -> None:
         render("{databse}", {"database": "d"})
 
 
-REPEATABLE = ("IF NOT EXISTS", "IF EXISTS", "OR REPLACE", "MODIFY SETTING", "MODIFY COLUMN")
+REPEATABLE = (
+    "IF NOT EXISTS",
+    "IF EXISTS",
+    "OR REPLACE",
+    "MODIFY SETTING",
+    "MODIFY COLUMN",
+    "RESET SETTING",
+)
 
 
 def test_shipped_scripts_are_complete() -> None:
