@@ -36,9 +36,12 @@ class RecordError(Exception):
     """
 
     def __init__(self, reason: Reason, field: str = "") -> None:
-        super().__init__(f"{reason.value}{f': {field}' if field else ''}")
+        super().__init__(reason, field)
         self.reason = reason
         self.field = field
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.field}" if self.field else self.reason
 
 
 class RetryableError(Exception):

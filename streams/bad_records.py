@@ -3,7 +3,7 @@
 from collections import Counter, deque
 from collections.abc import Iterable
 
-from schemas.errors import FatalError
+from schemas.errors import FatalError, Reason
 from streams.dead_letters import Rejected
 
 WINDOW_RECORDS = 10_000
@@ -21,7 +21,7 @@ class BadRecords:
     def __init__(self, partition: int, ratio_max: float) -> None:
         self._partition = partition
         self._ratio_max = ratio_max
-        self._ranges: deque[tuple[int, Counter[tuple[str, str]]]] = deque()
+        self._ranges: deque[tuple[int, Counter[tuple[Reason, str]]]] = deque()
 
     def check(self, records: int, rejected: Iterable[Rejected]) -> None:
         """Take in a range, before anything of it is written.
@@ -29,12 +29,12 @@ class BadRecords:
         Raises:
             FatalError: If too many records are refused; names the most frequent reason.
         """
-        causes = Counter((each.reason.value, each.field) for each in rejected)
+        causes = Counter((each.reason, each.field) for each in rejected)
         self._ranges.append((records, causes))
         while sum(count for count, _ in self._ranges) - self._ranges[0][0] >= WINDOW_RECORDS:
             self._ranges.popleft()
         seen = sum(count for count, _ in self._ranges)
-        refused: Counter[tuple[str, str]] = sum((each for _, each in self._ranges), Counter())
+        refused: Counter[tuple[Reason, str]] = sum((each for _, each in self._ranges), Counter())
         if seen < RECORDS_MIN or refused.total() <= self._ratio_max * seen:
             return
         ((reason, field), _), *_ = refused.most_common(1)

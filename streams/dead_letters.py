@@ -11,7 +11,7 @@ import asyncio
 import collections
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -55,8 +55,7 @@ HEADERS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Rejected:
+class Rejected(NamedTuple):
     """A refused record: what the producer sent, where it stood and what is wrong with it.
 
     Attributes:
@@ -73,18 +72,17 @@ class Rejected:
 
 
 def headers(tp: TP, rejected: Rejected) -> list[tuple[str, bytes]]:
-    """Return the headers of a dead letter, in the order of `HEADERS`, as UTF-8 text."""
-    values = (
-        tp.topic.encode(),
-        b"%d" % tp.partition,
-        b"%d" % rejected.offset,
-        b"%d" % rejected.append_time_ms,
-        rejected.stage.encode(),
-        rejected.reason.value.encode(),
-        rejected.field.encode(),
-        b"1",
-    )
-    return list(zip(HEADERS, values, strict=True))
+    """Return the headers of a dead letter as UTF-8 text, those and the order of `HEADERS`."""
+    return [
+        ("origin_topic", tp.topic.encode()),
+        ("origin_partition", b"%d" % tp.partition),
+        ("origin_offset", b"%d" % rejected.offset),
+        ("origin_timestamp_ms", b"%d" % rejected.append_time_ms),
+        ("stage", rejected.stage.encode()),
+        ("reason", rejected.reason.encode()),
+        ("field", rejected.field.encode()),
+        ("schema_version", b"1"),
+    ]
 
 
 class DeadLetters:
@@ -240,8 +238,9 @@ def _batches(
 ) -> Iterator[BatchBuilder]:
     """Yield record batches of at most `BATCH_BYTES_MAX`, or of one longer letter."""
     batch = producer.create_batch()
+    place = f"{tp.topic}:{tp.partition}:".encode()
     for each in letters:
-        key = f"{tp.topic}:{tp.partition}:{each.offset}".encode()
+        key = b"%b%d" % (place, each.offset)
         while (
             batch.append(timestamp=None, key=key, value=each.value, headers=headers(tp, each))
             is None
@@ -257,7 +256,7 @@ def _origin_topic(record: ConsumerRecord[bytes, bytes]) -> str:
 
 
 def _count(tp: TP, sent: Sequence[Rejected]) -> None:
-    reasons = collections.Counter(each.reason.value for each in sent)
+    reasons = collections.Counter(each.reason for each in sent)
     for reason, records in reasons.items():
         DEAD_LETTERED.labels(reason).inc(records)
     if sent:

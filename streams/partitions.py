@@ -293,6 +293,9 @@ class PartitionLoop:
 
     def _cut(self) -> Batch | None:
         self._keep_to_share()
+        if self._is_paused and not self._cutter.is_full:
+            # There is more to fetch, for which the range before this one left no room.
+            self._cutter.wait_anew(now_ms())
         batch = None if self._is_waiting_for_turn else self._cutter.cut(now_ms())
         if batch is not None:
             self._turns_storing, self._turns_growing = self._turns_growing, 0

@@ -165,6 +165,26 @@ async def test_what_all_partitions_hold_bounds_what_is_fetched_ahead() -> None:
         task.cancel()
 
 
+async def test_a_range_that_had_no_room_grows_before_it_is_due() -> None:
+    """What was fetched of it had waited for its time, but only because nothing more was fetched."""
+    held = HeldBytes(20)
+    bench = Bench(rows_max=3, wait_ms=300, held=held)
+    bench.may_store.clear()
+    bench.deliver(record_batch(0, b"0", b"1", b"x" * 20))
+    task = asyncio.create_task(bench.loop.run())
+    await bench.wait(lambda: len(bench.requests) == 1)
+    bench.deliver(record_batch(3, b"3"))
+    assert ("pause", 1) in bench.journal
+    assert ("resume", 1) not in bench.journal
+    await asyncio.sleep(0.35)
+    bench.may_store.set()
+    await bench.wait(lambda: ("resume", 1) in bench.journal)
+    bench.deliver(record_batch(4, b"4", b"5"))
+    await bench.wait(lambda: len(bench.requests) == 2)
+    assert bench.requests[1].batch.next_offset == 6
+    task.cancel()
+
+
 async def test_a_range_has_no_more_than_its_share() -> None:
     """Of four partitions each has a fourth; what a loop held is free when it ends."""
     held = HeldBytes(40)

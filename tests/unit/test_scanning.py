@@ -4,6 +4,7 @@
 """
 
 import datetime
+import itertools
 import json
 from typing import Any
 
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.usage_event import parse_timestamp
-from streams.scanning import HASHES, IDS, Columns, gather, scan
+from streams.scanning import HASHES, IDS, Columns, gather, is_utf8, scan
 from streams.text_hashes import text_hashes
 
 VALID = {
@@ -199,3 +200,22 @@ def test_hashes_of_texts_differ_by_text_and_by_seed() -> None:
     nothing = text_hashes(pa.array(["", None]), seeds[:2])
     assert nothing[0] == nothing[1]
     assert len(text_hashes(texts[:0], seeds[:0])) == 0
+
+
+def test_what_is_utf8_is_what_python_reads() -> None:
+    """Every pair of bytes, and longer sequences of every lead byte with the edges of what may follow."""
+    edges = b"\x00\x7f\x80\x8f\x90\x9f\xa0\xbf\xc0\xff"
+    sequences = [bytes(pair) for pair in itertools.product(range(256), repeat=2)]
+    for length in (2, 3):
+        sequences += [
+            bytes((lead, *rest))
+            for lead in range(0xC0, 0x100)
+            for rest in itertools.product(edges, repeat=length)
+        ]
+    different = [
+        text
+        for sequence in sequences
+        for text in (sequence, b'{"a":"' + sequence + b'"}\n')
+        if is_utf8(text) != (text.decode(errors="ignore").encode() == text)
+    ]
+    assert not different
