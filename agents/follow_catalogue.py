@@ -23,6 +23,7 @@ from schemas.errors import (
     RetryableError,
 )
 from schemas.topics import MODELS_TOPIC
+from streams.closing import stop_consumer
 
 log = structlog.get_logger()
 
@@ -139,17 +140,8 @@ class CatalogueFollower:
     async def stop(self) -> None:
         """Close the connection. `current` keeps the last snapshot."""
         consumer, self._consumer = self._consumer, None
-        if consumer is None:
-            return
-        try:
-            await consumer.stop()
-        except asyncio.CancelledError:
-            # While a broker is away aiokafka 0.14 lets the cancellation of its own fetch out, with
-            # its connections still open. Only a cancellation of ours may go on.
-            await consumer._client.close()
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
+        if consumer is not None:
+            await stop_consumer(consumer)
 
     async def _assign(self, consumer: AIOKafkaConsumer) -> list[TopicPartition]:
         # topics() asks for all topics: asking for one by name could create it.

@@ -14,6 +14,7 @@ from aiokafka.errors import KafkaError
 from schemas.errors import RetryableError
 from schemas.share_alert import ShareAlert, encode
 from schemas.topics import SHARE_ALERTS_TOPIC
+from streams.closing import stop_consumer
 
 log = structlog.get_logger()
 
@@ -97,4 +98,4 @@ class AlertTopic:
                     found.add(dict(record.headers).get(ID_HEADER, b"").decode(errors="replace"))
             return found
         finally:
-            await consumer.stop()
+            await stop_consumer(consumer)

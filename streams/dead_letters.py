@@ -23,6 +23,7 @@ from prometheus_client import Counter
 
 from schemas.errors import FatalError, Reason
 from schemas.topics import DEAD_LETTER_TOPIC
+from streams.closing import stop_consumer
 from streams.partitions import Confirm
 
 log = structlog.get_logger()
@@ -218,7 +219,7 @@ class DeadLetters:
                     return -1
                 look_back *= 8  # All of it were markers, or another topic's.
         finally:
-            await consumer.stop()
+            await stop_consumer(consumer)
 
 
 async def _read(

@@ -25,6 +25,7 @@ from kafka.errors import KafkaError
 from schemas.errors import FatalError, RecordError, RetryableError
 from schemas.topics import DEAD_LETTER_TOPIC, USAGE_TOPIC
 from schemas.usage_event import decode
+from streams.closing import stop_consumer
 
 CONNECT_SECONDS_MAX = 2.0
 POLL_MS = 1000
@@ -101,7 +102,7 @@ class UsageLog:
         try:
             await consumer.start()
         except BaseException:
-            await consumer.stop()
+            await stop_consumer(consumer)
             raise
         return consumer
 
@@ -119,7 +120,7 @@ class UsageLog:
     def close(self) -> None:
         """Close the connections."""
         for consumer in self._readers.values():
-            self._loop.run_until_complete(consumer.stop())
+            self._loop.run_until_complete(stop_consumer(consumer))
         self._loop.close()
         self._offsets.close(autocommit=False)
 

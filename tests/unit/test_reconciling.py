@@ -100,7 +100,9 @@ def test_every_rollup_is_compared_by_every_column_it_has() -> None:
         assert set(columns) == {rollup.time, *rollup.keys, *rollup.measures}
         assert f"{{database}}.{rollup.view} TO {{database}}.{rollup.name} AS" in created
     changes = re.sub(r"MODIFY COLUMN \w+ CODEC\([^)]*\),?\s*", "", created)
-    altered = re.findall(r"ALTER TABLE \{database\}\.(\w+)\s+(?!(?:MODIFY|RESET) SETTING)\w", changes)
+    altered = re.findall(
+        r"ALTER TABLE \{database\}\.(\w+)\s+(?!(?:MODIFY|RESET) SETTING)\w", changes
+    )
     assert not set(altered) & {rollup.name for rollup in ROLLUPS}
     everything = set(re.findall(r"CREATE TABLE IF NOT EXISTS {database}\.(usage_\w+)\n", created))
     others = {"usage_events", "usage_duplicates", "usage_restated"}

@@ -18,6 +18,7 @@ from aiokafka.errors import KafkaError
 from deploy.local.simulator.publisher import short_fact
 from deploy.local.simulator.truth import write_json
 from schemas.errors import SinkUnavailableError
+from streams.closing import stop_consumer
 
 _READ_WAIT_MS = 2_000
 
@@ -97,7 +98,7 @@ async def _reader(servers: str, topic: str) -> AsyncIterator[Any]:
             f"cannot read {topic} at {servers}: {short_fact(error)}; start it with: tokentide up"
         ) from error
     finally:
-        await consumer.stop()
+        await stop_consumer(consumer)
 
 
 async def _ends(consumer: Any, topic: str) -> dict[int, int]:
