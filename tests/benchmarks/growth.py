@@ -71,7 +71,7 @@ GOALS = {("bad records", "20%"): 1.5, ("sent again", "50%"): 1.5}
 BENDS_FROM = 1.15
 WHY = {
     "partitions": "Partitions share what a worker may hold, so ranges are smaller where there are many, and each"
-    " has a last one; an insert has a price of its own. A single one does not keep two cores busy.",
+    " has a last one; an insert has a price of its own.",
     "workers": "Each has a start of its own, and rebuilds the windows of what it is given.",
     "rows in a batch": "An insert has a price of its own: the plans of eight views and nine parts; and the more"
     " parts there are, the more of them are merged within the run.",
