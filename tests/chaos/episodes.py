@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 
 from deploy.kafka_admin import admin_client
 from schemas.topics import DEAD_LETTER_TOPIC, USAGE_TOPIC
+from sinks.usage_events import TABLE
 from tests.chaos.ledger import Mix
 from tests.chaos.oracle import Place, Verdict, read_letters
 from tests.chaos.orders import COORDINATOR_FAULT, Orders
@@ -132,7 +133,7 @@ def token_without_its_part(stage: Stage, seed: int, breakage: str) -> Verdict:
 def clickhouse_away(stage: Stage, seed: int, breakage: str) -> Verdict:
     """Some inserts are refused with a code that will pass."""
     only(stage, FIRST, breakage=breakage)
-    stage.proxy.set(Rule(ANSWER, code=TOO_MANY_PARTS, times=2))
+    stage.proxy.set(Rule(ANSWER, code=TOO_MANY_PARTS, table=TABLE, times=2))
     with running_round(stage, seed, rate=20_000, records_max=2_000) as round_:
         pass
     return round_.verdict

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from sinks.clickhouse import RETRYABLE_CODES
+from sinks.usage_events import TABLE
 from tests.chaos.proxy import (
     ANSWER,
     CALL,
@@ -171,7 +172,7 @@ def engine_killed(after_seconds: float) -> Fault:
     def hurt(stage: Stage) -> None:
         assert stage.engine.process is not None
         process = stage.engine.process
-        kill = Rule(CALL, part=after_seconds, call=process.kill, times=1)
+        kill = Rule(CALL, part=after_seconds, table=TABLE, call=process.kill, times=1)
         stage.proxy.set(kill)
         until(lambda: process.poll() is not None, "the engine dead")
 

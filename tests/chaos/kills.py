@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from sinks.usage_events import TABLE
 from tests.chaos.ledger import Mix
 from tests.chaos.oracle import Verdict
 from tests.chaos.orders import KILL_POINTS, Orders
@@ -137,7 +138,7 @@ def kill_chain(
         for point in points:
             round_.fill(backlog)
             if point == "while_retrying":
-                stage.proxy.set(Rule(ANSWER, code=TOO_MANY_PARTS, times=3))
+                stage.proxy.set(Rule(ANSWER, code=TOO_MANY_PARTS, table=TABLE, times=3))
             inserts = stage.proxy.inserts
             worker = stage.start_worker(
                 slot, Orders(point, breakage=breakage), batch_rows_max=CHAIN_ROWS_MAX
@@ -206,7 +207,9 @@ def _look_after(
         slot.order = waiting.popleft()
         slot.started = time.monotonic()
         if slot.order.point == "while_retrying" and not is_poisoned:
-            stage.proxy.set(Rule(ANSWER, code=TOO_MANY_PARTS, times=slot.order.crossing + 2))
+            stage.proxy.set(
+                Rule(ANSWER, code=TOO_MANY_PARTS, table=TABLE, times=slot.order.crossing + 2)
+            )
         point = "" if slot.order.point == AT_RANDOM else slot.order.point
         stage.start_worker(slot.name, Orders(point, slot.order.crossing))
 

@@ -29,6 +29,8 @@ CALL_AFTER = "call after the answer"
 KINDS = (CUT_REQUEST, CUT_ANSWER, HOLD_REQUEST, HOLD_ANSWER, RESET, ANSWER, CALL, CALL_AFTER)
 HEAD_BYTES_MAX = 1 << 20
 CHUNK_BYTES = 1 << 18
+STATEMENT_BYTES_MAX = 4096
+INTO = re.compile(r"INSERT\s+INTO\s+([\w.`]+)")
 T = TypeVar("T")
 
 
@@ -45,6 +47,7 @@ class Rule:
         code: ClickHouse's error code; 0 is an HTTP status 503 without one.
         marker: Only inserts of Arrow rows of which an ``event_id`` starts with these bytes.
         inserts_only: Leave queries alone.
+        table: Only inserts into this table. A worker's others come when they may, in between.
         times: How many requests; -1 until the rule is lifted.
     """
 
@@ -53,6 +56,7 @@ class Rule:
     code: int = 0
     marker: bytes = b""
     inserts_only: bool = True
+    table: str = ""
     times: int = -1
     call: Callable[[], None] = lambda: None
 
@@ -193,13 +197,10 @@ class Proxy:
         return answer
 
     def _rule(self, request: bytes) -> Rule | None:
-        is_insert = (
-            b"INSERT" in unquote_plus(request[:4096].partition(b"\r\n")[0].decode()).encode()
-        )
-        is_insert |= b"INSERT INTO" in request[:4096]
-        self.inserts += is_insert
+        table = inserted_into(request)
+        self.inserts += bool(table)
         for number, rule in enumerate(self._rules):
-            if rule.inserts_only and not is_insert:
+            if (rule.inserts_only and not table) or rule.table not in ("", table):
                 continue
             if rule.times >= 0 and self._used[number] >= rule.times:
                 continue
@@ -209,6 +210,16 @@ class Proxy:
             self.hits[rule.kind] += 1
             return rule
         return None
+
+
+def inserted_into(request: bytes) -> str:
+    """Return the table of an insert, without its database, or an empty string."""
+    query, _, rest = request[:STATEMENT_BYTES_MAX].partition(b"\r\n")
+    for text in (unquote_plus(query.decode()), rest.decode(errors="replace")):
+        found = INTO.search(text)
+        if found:
+            return found[1].replace("`", "").rpartition(".")[2]
+    return ""
 
 
 def _cut(rule: Rule | None, kind: Kind, message: bytes) -> int:
