@@ -28,7 +28,7 @@ from streams import delivery
 from streams.bad_records import BadRecords
 from streams.batches import Batch
 from streams.dead_letters import STAGE_INSERT, Rejected
-from streams.decoding import Decoded, decode
+from streams.decoding import Decoded, decode, join_decoded
 from streams.enriching import blocks_by_month, enrich
 from streams.health import Progress
 from streams.pane_topic import Landed
@@ -59,6 +59,8 @@ LATENCY = Histogram(
 
 FETCHES_WAITING_MAX = 4
 """Fetches queued between the transport and the agent; each loop bounds the rest by rows."""
+DECODED_BYTES = 16 << 20
+"""Decoded at a time: the columns of a pass take half as much again as its text."""
 INSERTS_SINCE_MAX = 5_000
 """Tokens are remembered for 10,000 inserts; half of it leaves room for those not counted."""
 DUPLICATE_COLUMNS = (
@@ -278,6 +280,7 @@ class UsageStore:
             rows = await self._as_landed(request, decoded, rows)
         rejected = list(decoded.rejected)
         del decoded  # Its columns would be held for as long as the inserts take.
+        request.now_holds(rows.fresh.nbytes + rows.duplicates.nbytes)
         refused = await self._land(request, rows)
         await self._land_duplicates(request, rows)
         self._seen.remember(checked, [each.offset for each in refused])
@@ -447,8 +450,8 @@ def _landed(batch: Batch, rows: Rows, refused: Sequence[Refused]) -> Landed:
 
 def _decode(batch: Batch) -> Decoded:
     with stage("decode"):
-        batch.share_lines()
-        return decode(batch.record_batches)
+        pieces = batch.let_go_in_pieces(DECODED_BYTES)
+        return join_decoded([decode(record_batches) for record_batches in pieces])
 
 
 def _token(batch: Batch, first_offset: int, next_offset: int, month: int) -> str:

@@ -18,7 +18,13 @@ from prometheus_client import Counter
 from schemas.errors import SinkUnavailableError
 from sinks.clickhouse import CAUGHT, sorted_error
 from sinks.stored_events import QueryClient
-from sinks.usage_events import DUPLICATES_TABLE, INSERT_SETTINGS, TABLE, InsertClient
+from sinks.usage_events import (
+    DUPLICATES_TABLE,
+    INSERT_SETTINGS,
+    TABLE,
+    InsertClient,
+    insert_block,
+)
 
 log = structlog.get_logger()
 
@@ -67,7 +73,7 @@ class LostBlocks:
             missing = self._missing(DUPLICATES_TABLE, rows)
             if missing.num_rows:
                 settings = {**INSERT_SETTINGS, "insert_deduplication_token": token + AGAIN}
-                self._client.insert_arrow(DUPLICATES_TABLE, rows, self._database, settings)
+                insert_block(self._client, self._database, DUPLICATES_TABLE, rows, settings)
         except CAUGHT as error:
             raise sorted_error(error, detail=False) from error
         return self._told(DUPLICATES_TABLE, missing, token)
@@ -103,7 +109,7 @@ class LostBlocks:
         self._client.command(f"DROP TABLE IF EXISTS {aside} SYNC")
         self._client.command(f"CREATE TABLE {aside} AS {self._database}.{TABLE}")
         name = aside.partition(".")[2]
-        self._client.insert_arrow(name, rows, self._database, dict(INSERT_SETTINGS))
+        insert_block(self._client, self._database, name, rows, INSERT_SETTINGS)
         self._client.command(
             f"ALTER TABLE {aside} MOVE PARTITION ID '{month}' TO TABLE {self._database}.{TABLE}"
         )

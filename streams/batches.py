@@ -1,8 +1,8 @@
 """Batches: contiguous offset ranges of one partition, cut by rows, bytes or time."""
 
 from collections import deque
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Self
 
 from faust.types import TP
@@ -37,18 +37,24 @@ class Batch:
 
     @property
     def bytes(self) -> int:
-        """Bytes of its values, as the cutter counts them."""
-        return sum(each.value_bytes for each in self.record_batches)
+        """Bytes that it holds, as the cutter counts them."""
+        return sum(each.held_bytes for each in self.record_batches)
 
-    def share_lines(self) -> None:
-        """Hold the values once: as one text, which decoding needs, and the record batches parts of it."""
-        text = b"\n".join([*(each.joined for each in self.record_batches if each.count), b""])
-        view, at = memoryview(text), 0
-        for index, each in enumerate(self.record_batches):
-            if each.count:
-                end = at + len(each.joined)
-                self.record_batches[index] = replace(each, joined=view[at:end])
-                at = end + 1
+    def let_go_in_pieces(self, piece_bytes: int) -> Iterator[list[RecordBatch]]:
+        """Yield the record batches, so many bytes at a time, and let go of those yielded before."""
+        begin, size = 0, 0
+        for end, each in enumerate(self.record_batches):
+            if size and size + each.held_bytes > piece_bytes:
+                yield self.record_batches[begin:end]
+                self._let_go(begin, end)
+                begin, size = end, 0
+            size += each.held_bytes
+        yield self.record_batches[begin:]
+        self._let_go(begin, len(self.record_batches))
+
+    def _let_go(self, begin: int, end: int) -> None:
+        for at in range(begin, end):
+            self.record_batches[at] = self.record_batches[at].let_go()
 
     @property
     def is_whole(self) -> bool:
@@ -140,7 +146,7 @@ class RangeCutter:
         self._waiting.append(record_batch)
         self._next_offset = record_batch.next_offset
         self.rows += record_batch.count
-        self.bytes += record_batch.value_bytes
+        self.bytes += record_batch.held_bytes
 
     def due_ms(self) -> int | None:
         """Return when the range in hand is due by time, or ``None`` when it never is."""
@@ -159,7 +165,7 @@ class RangeCutter:
         rows = size = 0
         while self._waiting:
             head = self._waiting[0]
-            rows, size = rows + head.count, size + head.value_bytes
+            rows, size = rows + head.count, size + head.held_bytes
             if taken and (rows > self._rows_max or size > self.bytes_max):
                 break
             taken.append(self._take())
@@ -179,7 +185,7 @@ class RangeCutter:
                 head, rest = head.split_at(end)
                 self._waiting.appendleft(rest)
                 self.rows += rest.count
-                self.bytes += rest.value_bytes
+                self.bytes += rest.held_bytes
             taken.append(head)
         # What retention has removed since may have landed, in part or whole: the range is the same.
         return Batch(self._tp, taken, self._declared_first_offset, end)
@@ -187,5 +193,5 @@ class RangeCutter:
     def _take(self) -> RecordBatch:
         head = self._waiting.popleft()
         self.rows -= head.count
-        self.bytes -= head.value_bytes
+        self.bytes -= head.held_bytes
         return head

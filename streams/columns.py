@@ -6,6 +6,7 @@ same function that the strict decoder uses; the rows only carry its code.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -73,9 +74,12 @@ def encode_values(values: Sequence[str | None]) -> Coded:
     return Coded(np.array(codes, dtype=np.int32), tuple(code_of))
 
 
-def join(first: Coded, second: Coded) -> Coded:
-    """Return the rows of ``first`` followed by those of ``second``."""
-    shift = len(first.values)
-    moved = np.where(second.codes < 0, -1, second.codes + shift).astype(np.int32)
-    both = Coded(np.concatenate([first.codes, moved]), first.values + second.values)
+def join(parts: Sequence[Coded]) -> Coded:
+    """Return the rows of each part, one part after the other."""
+    shifts = np.cumsum([0, *(len(each.values) for each in parts[:-1])])
+    moved = [
+        np.where(each.codes < 0, np.int32(-1), each.codes + np.int32(shift))
+        for each, shift in zip(parts, shifts, strict=True)
+    ]
+    both = Coded(np.concatenate(moved), tuple(chain.from_iterable(each.values for each in parts)))
     return both.replace(both.values)

@@ -10,6 +10,7 @@ test holds the two equal.
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,7 @@ class Lines:
     def __init__(self, record_batches: Sequence[RecordBatch]) -> None:
         batches = [each for each in record_batches if each.count]
         self.count = sum(each.count for each in batches)
-        self.joined = _text([each.joined for each in batches])
+        self.joined = b"\n".join([*(each.joined for each in batches), b""])
         starts = np.cumsum([0, *(each.count for each in batches)])
         self.offsets: Array = np.concatenate(
             [np.array([], dtype=np.int64)]
@@ -99,16 +100,6 @@ class Lines:
             for start, each in zip(starts, batches, strict=False)
             for position, value in each.irregular.items()
         }
-
-
-def _text(joined: Sequence[bytes | memoryview]) -> bytes:
-    """Return the lines of record batches as one text; the one they are parts of, if that is all of it."""
-    first = joined[0] if joined else b""
-    text = first.obj if isinstance(first, memoryview) else None
-    is_shared = all(isinstance(each, memoryview) and each.obj is text for each in joined)
-    if isinstance(text, bytes) and is_shared and len(text) == sum(len(each) + 1 for each in joined):
-        return text
-    return b"\n".join([*joined, b""])
 
 
 def decode(record_batches: Sequence[RecordBatch]) -> Decoded:
@@ -133,9 +124,27 @@ def decode(record_batches: Sequence[RecordBatch]) -> Decoded:
         else:
             events.append((offset, event))
     if events:
-        fast = _join(fast, events_of(events))
+        fast = _joined([fast, events_of(events)])
     _count_unknown_values(fast.text["quality"])
     return Decoded(fast, tuple(rejected))
+
+
+def join_decoded(parts: Sequence[Decoded]) -> Decoded:
+    """Return the outcome of a range of those of its pieces, at least one."""
+    if len(parts) == 1:
+        return parts[0]
+    rejected = tuple(chain.from_iterable(each.rejected for each in parts))
+    return Decoded(_joined([each.events for each in parts]), rejected)
+
+
+def _joined(parts: Sequence[Events]) -> Events:
+    first = parts[0]
+    return Events(
+        np.concatenate([each.offsets for each in parts]),
+        np.concatenate([each.occurred_at_ms for each in parts]),
+        {name: join([each.text[name] for each in parts]) for name in first.text},
+        {name: pa.concat_arrays([each.arrays[name] for each in parts]) for name in first.arrays},
+    )
 
 
 def _count_unknown_values(quality: Coded) -> None:
@@ -354,15 +363,3 @@ def events_of(events: Sequence[tuple[int, UsageEvent]]) -> Events:
     text["quality"] = encode_values([",".join(event.quality) or None for _, event in events])
     occurred_at_ms = np.array(column("occurred_at_ms"), dtype=np.int64)
     return Events(offsets, occurred_at_ms, text, arrays)
-
-
-def _join(first: Events, second: Events) -> Events:
-    return Events(
-        np.concatenate([first.offsets, second.offsets]),
-        np.concatenate([first.occurred_at_ms, second.occurred_at_ms]),
-        {name: join(coded, second.text[name]) for name, coded in first.text.items()},
-        {
-            name: pa.concat_arrays([array, second.arrays[name]])
-            for name, array in first.arrays.items()
-        },
-    )

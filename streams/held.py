@@ -4,8 +4,8 @@ from collections import deque
 from typing import Protocol
 
 TURNS = 4
-"""Ranges that grow and are stored at once: what keeps two cores, and the engine, busy."""
-WAITING_PART = 4
+"""Ranges that may grow at once: what keeps two cores, and the engine, busy."""
+WAITING_PART = 8
 """One part in so many of what is held is for loops that wait for a turn."""
 
 
@@ -15,17 +15,18 @@ class Holder(Protocol):
     def resume(self) -> None:
         """Fetch again, unless the loop has enough."""
 
-    def take_turn(self) -> None:
-        """Let the range in hand grow: it is the turn of the loop, which had asked."""
+    def take_turn(self, reserved_bytes: int) -> None:
+        """Let the range in hand grow so far: it is the turn of the loop, which had asked."""
 
 
 class HeldBytes:
-    """Bytes of records that loops have fetched and not landed yet, all of them together.
+    """Bytes that loops hold of records which have not landed yet, all of them together.
 
     Each loop may have a range of its share in hand. What it fetches for the next one meanwhile is an
     extra, for as long as there is room. An insert has a price of its own, so shares must not become
     small where there are many loops: of more than `TURNS`, those whose range fills a small part take
-    turns to let it grow. A range that is stored before it has filled that part needs no turn.
+    turns to let it grow. A turn reserves what the range may take; once that is decoded, what is left
+    of it until it has landed. A range that is stored before it has filled the small part needs no turn.
 
     Args:
         bytes_max: The bound. Fetches under way, and ranges that must be repeated whole, may go beyond.
@@ -36,14 +37,18 @@ class HeldBytes:
         self._bytes = 0
         self._holders: set[Holder] = set()
         self._waiting: deque[Holder] = deque()
-        self._turns = 0
+        self._reserved = 0
 
     @property
     def share(self) -> int:
         """Bytes that a range of a loop may have that needs no turn, or has one."""
         if not self.has_turns:
             return self._bytes_max // max(len(self._holders), 1)
-        return (self._bytes_max - self._bytes_max // WAITING_PART) // TURNS
+        return self._reserved_max // TURNS
+
+    @property
+    def _reserved_max(self) -> int:
+        return self._bytes_max - self._bytes_max // WAITING_PART
 
     @property
     def has_turns(self) -> bool:
@@ -64,13 +69,13 @@ class HeldBytes:
         """Let a loop know when there is room again."""
         self._holders.add(holder)
 
-    def leave(self, holder: Holder, held_bytes: int, turns: int) -> None:
-        """Forget a loop, what it holds still, and the turns that it has."""
+    def leave(self, holder: Holder, held_bytes: int, reserved_bytes: int) -> None:
+        """Forget a loop, what it holds still, and what is reserved for it."""
         self._holders.discard(holder)
         if holder in self._waiting:
             self._waiting.remove(holder)
         self.release(held_bytes)
-        self.give_back(turns)
+        self.give_back(reserved_bytes)
 
     def take(self, count: int) -> None:
         """Count bytes that were fetched."""
@@ -88,12 +93,15 @@ class HeldBytes:
         self._waiting.append(holder)
         self._give_turns()
 
-    def give_back(self, turns: int) -> None:
-        """Let others have turns: what they were for has landed, or will not."""
-        self._turns -= turns
+    def give_back(self, reserved_bytes: int) -> None:
+        """Let others have turns: so much of what was reserved is free."""
+        self._reserved -= reserved_bytes
         self._give_turns()
 
     def _give_turns(self) -> None:
-        while self._waiting and self._turns < TURNS:
-            self._turns += 1
-            self._waiting.popleft().take_turn()
+        while self._waiting:
+            share = self.share
+            if self.has_turns and self._reserved + share > self._reserved_max:
+                return
+            self._reserved += share
+            self._waiting.popleft().take_turn(share)

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -99,6 +100,7 @@ class StoreRequest:
         is_cut: It also declared that it was cutting the range because rows were refused.
         confirm: Asked before anything is written.
         declare_cut: Declares that the range is being cut, before its first piece is written.
+        now_holds: Told the bytes that are held in place of the records, once these are let go of.
     """
 
     batch: Batch
@@ -106,6 +108,7 @@ class StoreRequest:
     is_cut: bool
     confirm: Confirm
     declare_cut: Callable[[], Awaitable[None]]
+    now_holds: Callable[[int], None] = lambda _: None
 
 
 Store = Callable[[StoreRequest], Awaitable[None]]
@@ -160,8 +163,8 @@ class PartitionLoop:
         self._in_flight = 0
         self._held_bytes = 0
         self._is_waiting_for_turn = False
-        self._turns_growing = 0
-        self._turns_storing = 0
+        self._reserved_growing = 0
+        self._reserved_storing = 0
         self._committed_offset = committed.offset
         self._last_commit: tuple[int, str] = (committed.offset, committed.metadata)
         self._last_commit_seconds = float("-inf")
@@ -219,10 +222,11 @@ class PartitionLoop:
                         is_cut=repeated is not None and repeated.is_cut,
                         confirm=self._confirm,
                         declare_cut=self._declare_cut,
+                        now_holds=partial(self._now_holds, batch),
                     )
                 )
-                turns, self._turns_storing = self._turns_storing, 0
-                self._held.give_back(turns)
+                reserved, self._reserved_storing = self._reserved_storing, 0
+                self._held.give_back(reserved)
                 following = None if self._is_stopping else self._cut()
                 batch = await self._advance(batch, following)
                 repeated = None
@@ -234,9 +238,9 @@ class PartitionLoop:
             self._has_ended = True
             self._meter.in_flight.dec(self._in_flight)
             self._in_flight = 0
-            turns = self._turns_growing + self._turns_storing
-            self._held.leave(self, self._held_bytes, turns)
-            self._held_bytes = self._turns_growing = self._turns_storing = 0
+            reserved = self._reserved_growing + self._reserved_storing
+            self._held.leave(self, self._held_bytes, reserved)
+            self._held_bytes = self._reserved_growing = self._reserved_storing = 0
 
     async def _advance(self, batch: Batch, following: Batch | None) -> Batch:
         """Commit ``batch``; return the range after it, declared."""
@@ -298,7 +302,7 @@ class PartitionLoop:
             self._cutter.wait_anew(now_ms())
         batch = None if self._is_waiting_for_turn else self._cutter.cut(now_ms())
         if batch is not None:
-            self._turns_storing, self._turns_growing = self._turns_growing, 0
+            self._reserved_storing, self._reserved_growing = self._reserved_growing, 0
             self._keep_to_share()
         self.resume()
         return batch
@@ -312,7 +316,7 @@ class PartitionLoop:
     def _keep_to_share(self) -> None:
         """Let the range in hand have what it may have now; ask for a turn when that is too little."""
         cutter, held = self._cutter, self._held
-        needs_turn = held.has_turns and not self._turns_growing
+        needs_turn = held.has_turns and not self._reserved_growing
         cutter.bytes_max = min(
             self._bytes_max, held.share_without_turn if needs_turn else held.share
         )
@@ -320,10 +324,10 @@ class PartitionLoop:
             self._is_waiting_for_turn = True
             held.ask(self)
 
-    def take_turn(self) -> None:
+    def take_turn(self, reserved_bytes: int) -> None:
         """Let the range in hand grow."""
         self._is_waiting_for_turn = False
-        self._turns_growing = 1
+        self._reserved_growing = reserved_bytes
         self._cutter.wait_anew(now_ms())
         self._keep_to_share()
         self.resume()
@@ -334,6 +338,19 @@ class PartitionLoop:
         if self._is_paused and not self._has_enough:
             self._is_paused = False
             self._consumer.resume_partitions({self._tp})
+
+    def _now_holds(self, batch: Batch, row_bytes: int) -> None:
+        """Let others have what the range in flight does not need any more."""
+        if self._has_ended:
+            return
+        stored = batch.bytes + row_bytes
+        before, self._held_bytes = self._held_bytes, self._cutter.bytes + stored
+        reserved, self._reserved_storing = (
+            self._reserved_storing,
+            min(self._reserved_storing, stored),
+        )
+        self._held.give_back(reserved - self._reserved_storing)
+        self._held.release(before - self._held_bytes)
 
     def _count(self, records: int, size: int) -> None:
         self._meter.read.inc(records)

@@ -7,7 +7,7 @@ transactions) goes the long way through aiokafka's reader, record by record.
 import struct
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import zstandard
@@ -56,11 +56,11 @@ class RecordBatch:
         next_offset: Where the next batch begins.
         append_time_ms: The broker's clock when it appended the batch (LogAppendTime), epoch ms.
         count: Number of records; fewer than offsets after a compaction or a transaction's marker.
-        joined: Exactly ``count`` lines: the values, joined by newlines. A view if they are a part of
-            the text of a range.
+        joined: Exactly ``count`` lines: the values, joined by newlines. Empty once let go of.
         offsets: Offset of each record, or ``None`` when they count up from ``first_offset``.
         irregular: By position: values that are no line (null, empty, long, or with a newline inside).
             Their line in ``joined`` is ``{}``.
+        packed: The batch as the broker gave it, if it is compressed.
     """
 
     first_offset: int
@@ -70,11 +70,17 @@ class RecordBatch:
     joined: bytes | memoryview
     offsets: tuple[int, ...] | None
     irregular: Mapping[int, bytes | None]
+    packed: memoryview | None = None
 
     @property
-    def value_bytes(self) -> int:
-        """Bytes of its values, those kept aside too."""
-        return len(self.joined) + sum(len(value or b"") for value in self.irregular.values())
+    def held_bytes(self) -> int:
+        """Bytes of its values, those kept aside too, and of what the broker gave."""
+        aside = sum(len(value or b"") for value in self.irregular.values())
+        return len(self.joined) + aside + len(self.packed or b"")
+
+    def let_go(self) -> "RecordBatch":
+        """Return it without its values, if they can be made again of what the broker gave."""
+        return self if self.packed is None else replace(self, joined=b"", irregular={})
 
     def offset_of(self, position: int) -> int:
         """Return the offset of the record at ``position``."""
@@ -97,8 +103,13 @@ class RecordBatch:
         """Yield each value as the producer sent it."""
         if not self.count:
             return
-        for position, line in enumerate(bytes(self.joined).split(b"\n")):
-            yield self.irregular.get(position, line)
+        joined, irregular = self.joined, self.irregular
+        if not joined and self.packed is not None:
+            lines = _lines(self.packed, self.count)
+            assert lines is not None, "it was read before"
+            joined, irregular = lines
+        for position, line in enumerate(bytes(joined).split(b"\n")):
+            yield irregular.get(position, line)
 
 
 def keep_whole(
@@ -176,17 +187,25 @@ def _whole(raw: memoryview, batch: Any, position: int) -> RecordBatch | None:
     (count,) = COUNT.unpack_from(raw, odd_batches.COUNT_AT)
     if batch.next_offset - position != count:
         return None
-    decompress = DECODERS.get(raw[CODEC_AT] & odd_batches.CODEC_MASK)
     try:
-        data = raw[odd_batches.RECORDS_AT :]
-        found = lines_of(decompress(data) if decompress else bytes(data), count, LINE_BYTES_MAX)
+        found = _lines(raw, count)
     except Exception:
         return None  # The long way says what it is.
     if found is None:
         return None
+    packed = raw if raw[CODEC_AT] & odd_batches.CODEC_MASK else None
     return RecordBatch(
-        position, batch.next_offset, batch.max_timestamp, count, found[0], None, found[1]
+        position, batch.next_offset, batch.max_timestamp, count, found[0], None, found[1], packed
     )
+
+
+def _lines(
+    raw: memoryview, count: int
+) -> tuple[bytes | memoryview, dict[int, bytes | None]] | None:
+    """Return what `lines_of` makes of the records of a batch."""
+    decompress = DECODERS.get(raw[CODEC_AT] & odd_batches.CODEC_MASK)
+    data = raw[odd_batches.RECORDS_AT :]
+    return lines_of(decompress(data) if decompress else bytes(data), count, LINE_BYTES_MAX)
 
 
 def _records(records: Any, raw: memoryview, batch: Any) -> list[Any]:

@@ -61,12 +61,12 @@ class Settings(BaseSettings):
     clickhouse_request_timeout_seconds: float = Field(default=60.0, gt=0)
     """Longest wait for ClickHouse's answer to one request. A hung insert is repeated after it."""
 
-    batch_rows_max: int = Field(default=100_000, ge=1, le=1_000_000)
+    batch_rows_max: int = Field(default=150_000, ge=1, le=1_000_000)
     """Rows in one insert. Larger inserts cost less per row and take more memory."""
-    batch_bytes_max: int = Field(default=64 << 20, ge=1 << 16, le=1 << 30)
-    """Bytes of JSON in one batch, for events that are large. Bounds memory as the rows do."""
-    held_bytes_max: int = Field(default=160 << 20, ge=1 << 20, le=64 << 30)
-    """Bytes of JSON that a worker holds at once, of all its partitions. Bounds memory however many it has. Less makes batches smaller, hence dearer."""
+    batch_bytes_max: int = Field(default=96 << 20, ge=1 << 16, le=1 << 30)
+    """Bytes of one batch as it is fetched, JSON and compressed, for events that are large. Bounds memory as the rows do."""
+    held_bytes_max: int = Field(default=320 << 20, ge=1 << 20, le=64 << 30)
+    """Bytes that a worker holds at once, of all its partitions: of what it has fetched, and of the rows made of it. Bounds memory however many it has. Less makes batches smaller, hence dearer."""
     batch_wait_seconds: float = Field(default=1.0, gt=0, le=60)
     """Longest wait for a full batch: the floor of freshness at low traffic."""
     fetch_bytes_max: int = Field(default=1 << 20, ge=1 << 16, le=64 << 20)

@@ -4,8 +4,7 @@ import pytest
 from faust.types import TP
 
 from streams.batches import Batch, Gap, RangeCutter
-from streams.decoding import Lines
-from tests.record_batch import record_batch
+from tests.record_batch import fetched_batch, record_batch
 
 USAGE = TP("llm-usage-v1", 3)
 
@@ -96,22 +95,33 @@ def test_values_that_are_no_line_count_too() -> None:
     assert bounds(cut.cut(0)) == (0, 1)
 
 
-def test_the_values_of_a_range_are_held_once() -> None:
-    """Its record batches are parts of the text that is decoded, which is not made again."""
-    parts = [record_batch(0, b"a", None, b"bc"), record_batch(3), record_batch(3, b"d")]
+def test_values_of_a_range_are_let_go_of_piece_by_piece() -> None:
+    """What a broker gave compressed is enough to make them again; other values stay."""
+    texts = [b"x" * 600, b"y" * 600, b"a", b"b" * 5000]
+    parts = [
+        fetched_batch(0, *texts),
+        fetched_batch(4, *texts, codec=0),
+        record_batch(8),
+        fetched_batch(8, *texts),
+    ]
     batch = Batch.of(USAGE, parts)
-    batch.share_lines()
-    assert values(batch) == [b"a", None, b"bc", b"d"]
-    assert batch.bytes == sum(each.value_bytes for each in parts)
-    lines = Lines(batch.record_batches)
-    assert lines.joined == b"a\n{}\nbc\nd\n"
-    assert all(
-        isinstance(each.joined, memoryview) and each.joined.obj is lines.joined
-        for each in batch.record_batches
-        if each.count
-    )
-    some = Lines(batch.record_batches[:1])
-    assert (some.joined, some.count) == (b"a\n{}\nbc\n", 3)
+    sizes, seen = [batch.bytes], []
+    for piece in batch.let_go_in_pieces(parts[0].held_bytes + parts[1].held_bytes):
+        seen.append([value for each in piece for value in each.values()])
+        sizes.append(batch.bytes)
+    assert seen == [texts * 2, texts]
+    packed = [len(parts[at].packed or b"") for at in (0, 3)]
+    assert 0 < max(packed) < 200
+    whole, plain = parts[0].held_bytes, parts[1].held_bytes
+    assert sizes == [2 * whole + plain, 2 * whole + plain, packed[0] + plain + whole]
+    assert batch.bytes == sum(packed) + plain
+    assert values(batch) == texts * 3
+    assert (batch.first_offset, batch.next_offset, batch.count) == (0, 12, 12)
+
+
+def test_a_range_without_record_batches_is_one_piece() -> None:
+    """Retention has removed what was declared."""
+    assert list(Batch(USAGE, [], 4, 9).let_go_in_pieces(100)) == [[]]
 
 
 @pytest.mark.parametrize("end", [2, 3, 5, 6])

@@ -225,6 +225,53 @@ async def test_of_many_partitions_ranges_take_turns_to_grow() -> None:
     await _ended(tasks)
 
 
+async def test_what_a_decoded_range_does_not_need_is_for_others() -> None:
+    """Its turn had reserved what it might take: two that hold less make room for one more."""
+    held = HeldBytes(1000)
+    benches, tasks = await _started(10, held, wait_ms=20)
+    for bench in benches[:4]:
+        bench.may_store.clear()
+        bench.deliver(record_batch(0, b"x" * 100))
+        await bench.wait(lambda bench=bench: bool(bench.requests))  # type: ignore[misc]
+    waiting = benches[4:6]
+    for bench in waiting:
+        bench.deliver(record_batch(0, b"x" * 30))
+    for bench, journal in zip(
+        benches, ([("pause", 1)], [("pause", 1), ("resume", 1)]), strict=False
+    ):
+        assert waiting[0].journal == [("pause", 1)]
+        bench.requests[0].now_holds(5)
+        assert waiting[0].journal == journal
+    assert waiting[1].journal == [("pause", 1)]
+    for bench in benches[:2]:
+        bench.may_store.set()
+        await bench.wait(lambda bench=bench: ("commit", 1, "") in bench.journal)  # type: ignore[misc]
+    assert waiting[1].journal[-1] == ("resume", 1), "what was left of the two is free as well"
+    await _ended(tasks)
+
+
+async def test_rows_of_ranges_count_as_held_until_they_have_landed() -> None:
+    """What is fetched ahead leaves room for them."""
+    held = HeldBytes(40)
+    first, second = (Bench(rows_max=100, wait_ms=1, held=held) for _ in range(2))
+    tasks = []
+    for bench in (first, second):
+        bench.may_store.clear()
+        bench.deliver(record_batch(0, b"0123456789"))
+        tasks.append(asyncio.create_task(bench.loop.run()))
+        await bench.wait(lambda bench=bench: bool(bench.requests))  # type: ignore[misc]
+    first.requests[0].now_holds(18)
+    assert not held.is_full
+    first.requests[0].now_holds(20)
+    assert held.is_full
+    first.may_store.set()
+    await first.wait(lambda: ("commit", 1, "") in first.journal)
+    assert not held.is_full
+    await _ended(tasks)
+    held.take(39)
+    assert not held.is_full, "all has been released"
+
+
 async def test_the_turn_of_a_loop_that_ends_is_for_others() -> None:
     """A loop that has ended while it waited gets none."""
     held = HeldBytes(1000)

@@ -4,7 +4,7 @@ import pytest
 from aiokafka.codec import zstd_decode, zstd_encode
 
 from streams.record_batches import DECODERS, keep_whole
-from tests.record_batch import record_batch
+from tests.record_batch import fetched_batch, record_batch
 
 
 def test_values_become_lines() -> None:
@@ -50,3 +50,16 @@ def test_zstd_of_several_frames_is_read_whole_and_one_cut_short_is_refused() -> 
     with pytest.raises(Exception, match=r".+"):
         decompress(memoryview(first[:-3]))
     assert decompress(memoryview(second)) == b"second" * 100
+
+
+@pytest.mark.parametrize("codec", [0, 1, 4])
+def test_values_that_were_let_go_are_made_again(codec: int) -> None:
+    """Byte for byte, those that are no line too; and a batch can still be split."""
+    values = [b"{}", None, b"", b'{\n"a":1}', b"x" * 5000, b"last"]
+    batch = fetched_batch(3, *values, codec=codec)
+    less = batch.let_go()
+    assert (less.held_bytes < batch.held_bytes) == (codec != 0)
+    assert list(less.values()) == list(batch.values()) == values
+    head, tail = less.split_at(5)
+    assert (list(head.values()), list(tail.values())) == (values[:2], values[2:])
+    assert (head.next_offset, tail.first_offset, tail.next_offset) == (5, 5, 9)

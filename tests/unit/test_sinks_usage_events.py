@@ -1,5 +1,6 @@
 """The writer: one block, one token, sorted failures."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,19 +19,22 @@ class Recorder:
     """Stands for the client: keeps what it is asked to insert, or fails."""
 
     def __init__(self, error: Exception | None = None) -> None:
-        self.calls: list[tuple[str, pa.Table, str | None, dict[str, Any]]] = []
+        self.calls: list[tuple[str, pa.Table, dict[str, Any]]] = []
         self.error = error
 
-    def insert_arrow(
+    def raw_insert(
         self,
         table: str,
-        arrow_table: pa.Table,
-        database: str | None = None,
-        settings: dict[str, Any] | None = None,
+        column_names: Sequence[str],
+        insert_block: pa.Buffer,
+        settings: dict[str, Any],
+        fmt: str,
     ) -> None:
         if self.error:
             raise self.error
-        self.calls.append((table, arrow_table, database, settings or {}))
+        rows = pa.ipc.open_file(insert_block).read_all()
+        assert (list(column_names), fmt) == (rows.schema.names, "Arrow")
+        self.calls.append((table, rows, settings))
 
 
 def rows(seed: int) -> pa.Table:
@@ -41,8 +45,8 @@ def test_an_insert_carries_its_token_and_is_synchronous() -> None:
     """The token goes with the insert, and async_insert cannot merge it with others."""
     client = Recorder()
     UsageEventWriter(client, "db").write(rows(1), "t:0:0-9:202611")
-    ((table, sent, database, settings),) = client.calls
-    assert (table, database, sent.num_rows) == ("usage_events", "db", 10)
+    ((table, sent, settings),) = client.calls
+    assert (table, sent.num_rows) == ("`db`.`usage_events`", 10)
     assert settings["insert_deduplication_token"] == "t:0:0-9:202611"
     assert settings["async_insert"] == 0
 

@@ -11,7 +11,7 @@ import pytest
 from faust.types import TP
 from prometheus_client import REGISTRY
 
-from agents import calling
+from agents import calling, store_usage
 from agents.store_usage import DUPLICATE_COLUMNS, INSERTS_SINCE_MAX, Parts, UsageStore
 from schemas.catalogue import Catalogue, Model
 from schemas.errors import FatalError, Reason, RejectedBatchError, SinkUnavailableError
@@ -22,7 +22,7 @@ from streams.health import Progress
 from streams.pane_topic import Landed
 from streams.partitions import Confirm, StoreRequest
 from streams.transport import PartitionLostError
-from tests.record_batch import record_batch
+from tests.record_batch import fetched_batch, record_batch
 
 USAGE = TP("llm-usage-v1", 1)
 EVENT = {
@@ -122,6 +122,7 @@ class FakeOwner:
     def __init__(self) -> None:
         self.is_lost = False
         self.cuts = 0
+        self.held: list[int] = []
 
     async def confirm(self, *, is_urgent: bool = False) -> None:
         if self.is_lost:
@@ -181,8 +182,11 @@ class Bench:
     async def store_batch(
         self, batch: Batch, *, is_repeat: bool = False, is_cut: bool = False
     ) -> None:
+        owner = self.owner
         await self.usage.store(
-            StoreRequest(batch, is_repeat, is_cut, self.owner.confirm, self.owner.declare_cut)
+            StoreRequest(
+                batch, is_repeat, is_cut, owner.confirm, owner.declare_cut, owner.held.append
+            )
         )
 
 
@@ -405,7 +409,10 @@ async def test_a_refused_row_is_dead_lettered_with_its_reason_and_the_rest_lands
     clickhouse = Refusing()
     bench = Bench(clickhouse)
     values = [event(number) for number in range(4)]
-    await bench.store(*values, b"nonsense")
+    batch = Batch.of(USAGE, [fetched_batch(40, *values, b"nonsense")])
+    fetched_bytes = batch.bytes
+    await bench.store_batch(batch)
+    assert batch.bytes < fetched_bytes, "its values had been let go of"
     assert bench.owner.cuts > 0
     landed = [
         offset for _, rows in clickhouse.written for offset in rows["kafka_offset"].to_pylist()
@@ -425,6 +432,37 @@ async def test_a_refused_row_is_dead_lettered_with_its_reason_and_the_rest_lands
     await bench.store(event(1), first=45)
     assert clickhouse.written[-1][1]["kafka_offset"].to_pylist() == [45]
     assert clickhouse.duplicates == []
+
+
+async def test_pieces_of_a_range_are_one_insert(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However it is decoded: fast or singly, refused, sent again; and what it holds is told."""
+    monkeypatch.setattr(store_usage, "DECODED_BYTES", 1)
+    pieces = [
+        (event(1), b"nonsense", event(2)),
+        (event(3).replace(b'"event_id"', b' "event_id"'), event(1)),
+        (event(4).replace(b"vendor/model", b"another/model"), None),
+    ]
+    batches, first = [], 40
+    for piece in pieces:
+        batches.append(fetched_batch(first, *piece))
+        first += len(piece)
+    bench = Bench(FakeClickHouse())
+    await bench.store_batch(Batch.of(USAGE, batches))
+    ((_, rows),) = bench.clickhouse.written
+    ((_, again),) = bench.clickhouse.duplicates
+    whole = Bench(FakeClickHouse())
+    values = [value for piece in pieces for value in piece]
+    await whole.store_batch(Batch.of(USAGE, [record_batch(40, *values)]))
+    ((_, expected),) = whole.clickhouse.written
+    by_offset = [("kafka_offset", "ascending")]
+    columns = [name for name in rows.column_names if name != "ingested_at"]
+    assert rows.select(columns).sort_by(by_offset).to_pylist() == (
+        expected.select(columns).sort_by(by_offset).to_pylist()
+    )
+    assert again["kafka_offset"].to_pylist() == [44]
+    assert [each.value for each in bench.dead_letters.letters] == [b"nonsense", None]
+    (held,) = bench.owner.held
+    assert held >= rows.nbytes + again.nbytes
 
 
 async def test_a_repeat_of_a_cut_range_lands_the_same_pieces() -> None:
