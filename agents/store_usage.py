@@ -280,7 +280,8 @@ class UsageStore:
             rows = await self._as_landed(request, decoded, rows)
         rejected = list(decoded.rejected)
         del decoded  # Its columns would be held for as long as the inserts take.
-        request.now_holds(rows.fresh.nbytes + rows.duplicates.nbytes)
+        kept = sum(len(each.value or b"") for each in rejected)
+        request.now_holds(rows.fresh.nbytes + rows.duplicates.nbytes + kept)
         refused = await self._land(request, rows)
         await self._land_duplicates(request, rows)
         self._seen.remember(checked, [each.offset for each in refused])

@@ -80,6 +80,7 @@ class Lines:
     def __init__(self, record_batches: Sequence[RecordBatch]) -> None:
         batches = [each for each in record_batches if each.count]
         self.count = sum(each.count for each in batches)
+        assert all(each.joined for each in batches), "values that were let go of"
         self.joined = b"\n".join([*(each.joined for each in batches), b""])
         starts = np.cumsum([0, *(each.count for each in batches)])
         self.offsets: Array = np.concatenate(
