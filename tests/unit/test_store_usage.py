@@ -460,7 +460,11 @@ async def test_pieces_of_a_range_are_one_insert(monkeypatch: pytest.MonkeyPatch)
         expected.select(columns).sort_by(by_offset).to_pylist()
     )
     assert again["kafka_offset"].to_pylist() == [44]
-    assert [each.value for each in bench.dead_letters.letters] == [b"nonsense", None, b"x" * 100_000]
+    assert [each.value for each in bench.dead_letters.letters] == [
+        b"nonsense",
+        None,
+        b"x" * 100_000,
+    ]
     (held,) = bench.owner.held
     assert held >= rows.nbytes + again.nbytes + 100_000
 
