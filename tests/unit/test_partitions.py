@@ -147,14 +147,7 @@ async def test_nothing_is_committed_while_a_range_is_being_stored() -> None:
 async def test_what_all_partitions_hold_bounds_what_is_fetched_ahead() -> None:
     """One that has a range in flight waits until any of them has landed one."""
     held = HeldBytes(20)
-    waiting, other = (Bench(rows_max=100, wait_ms=1, held=held) for _ in range(2))
-    tasks = []
-    for bench in (waiting, other):
-        bench.may_store.clear()
-        bench.deliver(record_batch(0, b"0123456789"))
-        tasks.append(asyncio.create_task(bench.loop.run()))
-        await bench.wait(lambda: len(waiting.requests + other.requests) == len(tasks))
-        assert ("pause", 1) not in bench.journal, "it had nothing in hand"
+    (waiting, other), tasks = await _storing(2, held)
     waiting.deliver(record_batch(1, b"ahead"))
     assert waiting.journal[-1] == ("pause", 1)
     other.may_store.set()
@@ -253,13 +246,7 @@ async def test_what_a_decoded_range_does_not_need_is_for_others() -> None:
 async def test_rows_of_ranges_count_as_held_until_they_have_landed() -> None:
     """What is fetched ahead leaves room for them."""
     held = HeldBytes(40)
-    first, second = (Bench(rows_max=100, wait_ms=1, held=held) for _ in range(2))
-    tasks = []
-    for bench in (first, second):
-        bench.may_store.clear()
-        bench.deliver(record_batch(0, b"0123456789"))
-        tasks.append(asyncio.create_task(bench.loop.run()))
-        await bench.wait(lambda bench=bench: bool(bench.requests))  # type: ignore[misc]
+    (first, _), tasks = await _storing(2, held)
     first.requests[0].now_holds(18)
     assert not held.is_full
     first.requests[0].now_holds(20)
@@ -294,6 +281,20 @@ async def _started(
     benches = [Bench(rows_max=1000, wait_ms=wait_ms, held=held) for _ in range(count)]
     tasks = [asyncio.create_task(bench.loop.run()) for bench in benches]
     await asyncio.sleep(0)
+    return benches, tasks
+
+
+async def _storing(count: int, held: HeldBytes) -> "tuple[list[Bench], list[asyncio.Task[None]]]":
+    """Loops that each have a range of ten bytes in flight, and nothing else."""
+    benches: list[Bench] = []
+    tasks = []
+    for _ in range(count):
+        bench = Bench(rows_max=100, wait_ms=1, held=held)
+        benches.append(bench)
+        bench.may_store.clear()
+        bench.deliver(record_batch(0, b"0123456789"))
+        tasks.append(await bench.run_until(lambda bench=bench: bool(bench.requests)))  # type: ignore[misc]
+        assert ("pause", 1) not in bench.journal, "it had nothing in hand"
     return benches, tasks
 
 
