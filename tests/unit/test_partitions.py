@@ -198,11 +198,7 @@ async def test_a_range_has_no_more_than_its_share() -> None:
 async def test_of_many_partitions_ranges_take_turns_to_grow() -> None:
     """Four grow at once; one more waits, though its time is up, until one of them has landed."""
     held = HeldBytes(1000)
-    benches, tasks = await _started(10, held, wait_ms=20)
-    for bench in benches[:4]:
-        bench.may_store.clear()
-        bench.deliver(record_batch(0, b"x" * 100))
-        await bench.wait(lambda bench=bench: bool(bench.requests))  # type: ignore[misc]
+    benches, tasks = await _four_of_ten_storing(held)
     growing, small = benches[4], benches[5]
     growing.deliver(record_batch(0, b"x" * 30))
     small.deliver(record_batch(0, b"x" * 10))
@@ -221,11 +217,7 @@ async def test_of_many_partitions_ranges_take_turns_to_grow() -> None:
 async def test_what_a_decoded_range_does_not_need_is_for_others() -> None:
     """Its turn had reserved what it might take: two that hold less make room for one more."""
     held = HeldBytes(1000)
-    benches, tasks = await _started(10, held, wait_ms=20)
-    for bench in benches[:4]:
-        bench.may_store.clear()
-        bench.deliver(record_batch(0, b"x" * 100))
-        await bench.wait(lambda bench=bench: bool(bench.requests))  # type: ignore[misc]
+    benches, tasks = await _four_of_ten_storing(held)
     waiting = benches[4:6]
     for bench in waiting:
         bench.deliver(record_batch(0, b"x" * 30))
@@ -295,6 +287,18 @@ async def _storing(count: int, held: HeldBytes) -> "tuple[list[Bench], list[asyn
         bench.deliver(record_batch(0, b"0123456789"))
         tasks.append(await bench.run_until(lambda bench=bench: bool(bench.requests)))  # type: ignore[misc]
         assert ("pause", 1) not in bench.journal, "it had nothing in hand"
+    return benches, tasks
+
+
+async def _four_of_ten_storing(
+    held: HeldBytes,
+) -> "tuple[list[Bench], list[asyncio.Task[None]]]":
+    """Ten loops, of which the first four have had their turn and a range in flight."""
+    benches, tasks = await _started(10, held, wait_ms=20)
+    for bench in benches[:4]:
+        bench.may_store.clear()
+        bench.deliver(record_batch(0, b"x" * 100))
+        await bench.wait(lambda bench=bench: bool(bench.requests))  # type: ignore[misc]
     return benches, tasks
 
 
